@@ -1,0 +1,55 @@
+"""usbench: which self-supervised pretraining helps B-mode ultrasound segmentation, and by how much?
+
+A plugin author imports everything from here. Names are loaded when they are used, so importing usbench does not
+import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol
+    from usbench.errors import UsbenchError
+    from usbench.hooks import hookimpl
+    from usbench.items import Dataset, Item
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Augmentation": "usbench.contracts",
+    "Batch": "usbench.contracts",
+    "Clip": "usbench.contracts",
+    "Dataset": "usbench.items",
+    "Image": "usbench.contracts",
+    "Item": "usbench.items",
+    "Loss": "usbench.contracts",
+    "Network": "usbench.contracts",
+    "Out": "usbench.contracts",
+    "Protocol": "usbench.contracts",
+    "UsbenchError": "usbench.errors",
+    "hookimpl": "usbench.hooks",
+}
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "Clip",
+    "Dataset",
+    "Image",
+    "Item",
+    "Loss",
+    "Network",
+    "Out",
+    "Protocol",
+    "UsbenchError",
+    "__version__",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'usbench' has no attribute '{name}'")

@@ -1,0 +1,1 @@
+"""Packs, splits and the feed: how images get from a file to the device."""

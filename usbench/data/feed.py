@@ -1,0 +1,177 @@
+"""The feed: a pack's images on the device as uint8, and batches by step, without workers or state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from usbench.contracts import Batch, Clip, Image
+from usbench.data.pack import Pack
+from usbench.draws import generator
+from usbench.errors import UsbenchError
+from usbench.views import Views
+
+HEADROOM = 1.25  # the device copy is at most this much larger than the run's size: see `shrink`
+SHARE_OF_FREE = 0.5  # of the device's free memory that a feed may take
+
+
+def shrink(planes: np.ndarray, side: int) -> Tensor:
+    """(n, H, W) uint8 → (n, 1, side, side) uint8: by area when smaller, since bilinear alone would alias."""
+    tensor = torch.from_numpy(np.ascontiguousarray(planes))[:, None]
+    if tensor.shape[-1] == side:
+        return tensor
+    mode = {"mode": "area"} if tensor.shape[-1] > side else {"mode": "bilinear", "align_corners": False}
+    return functional.interpolate(tensor.float(), size=(side, side), **mode).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class Feed:
+    """Images of one or several packs, with what is known about each, gathered by index."""
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Pack, np.ndarray]],
+        size: int,
+        device: torch.device,
+        *,
+        masks: bool = False,
+        sectors: bool = False,
+    ) -> None:
+        self.parts, self.device, self.size = parts, device, size
+        self.side = min(round(HEADROOM * size), max(pack.size for pack, _ in parts))
+        self.count = sum(len(indices) for _, indices in parts)
+        planes = 1 + masks + sectors
+        where = self._room(self.count * self.side**2 * planes)
+        self.images = self._load(lambda pack, rows: pack.images[rows], where)
+        sector = self._load(lambda pack, rows: pack.plane("sector", rows).astype(np.uint8), torch.device("cpu"))
+        self.boxes = sector_boxes(sector[:, 0].numpy().astype(np.bool_))
+        self.sector = sector.to(where) if sectors else None
+        self.mask = self._load(lambda pack, rows: pack.plane("mask", rows) * np.uint8(255), where) if masks else None
+        self._describe()
+
+    def _room(self, nbytes: int) -> torch.device:
+        if self.device.type == "cuda" and nbytes > SHARE_OF_FREE * torch.cuda.mem_get_info(self.device)[0]:
+            return torch.device("cpu")
+        return self.device
+
+    def _load(self, read: object, where: torch.device) -> Tensor:
+        assert callable(read)
+        out = torch.empty((self.count, 1, self.side, self.side), dtype=torch.uint8, device=where)
+        start = 0
+        for pack, indices in self.parts:
+            for rows in np.array_split(indices, max(1, len(indices) // 256)):
+                out[start : start + len(rows)] = shrink(read(pack, rows), self.side).to(where)
+                start += len(rows)
+        return out
+
+    def _describe(self) -> None:
+        """Labels, videos and tags as tensors; equal names of different packs stay different."""
+        columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "tag")}
+        for pack, indices in self.parts:
+            table = pack.table.iloc[indices]
+            columns["label"].append(table.label.to_numpy(np.int64))
+            columns["frame"].append(table.frame.to_numpy(np.int64))
+            columns["time"].append(table.time.to_numpy(np.float32))
+            columns["tag"].append(table.tag.to_numpy(str).astype(object))
+            videos = table.video.to_numpy(str).astype(object)
+            columns["video"].append(np.array([f"{pack.digest}/{v}" if v else "" for v in videos], dtype=object))
+        self.label = torch.from_numpy(np.concatenate(columns["label"])).to(self.device)
+        self.frame = np.concatenate(columns["frame"])
+        self.time = np.concatenate(columns["time"])
+        self.tag = torch.from_numpy(_codes(np.concatenate(columns["tag"]))).to(self.device)
+        self.video = _codes(np.concatenate(columns["video"]))
+
+    def take(self, plane: Tensor, rows: np.ndarray) -> Tensor:
+        """The rows of a plane, on the device."""
+        index = torch.from_numpy(rows)
+        return plane.index_select(0, index.to(plane.device)).to(self.device, non_blocking=True)
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Text → codes; the empty text is −1, unknown."""
+    names, codes = np.unique(values, return_inverse=True)
+    return codes.astype(np.int64) - 1 if len(names) and names[0] == "" else codes.astype(np.int64)
+
+
+def sector_boxes(sector: np.ndarray) -> np.ndarray:
+    """(n, 4) left, top, right, bottom of each sector in [-1, 1]; crops start from here, not from the padding."""
+    n, height, width = sector.shape
+    boxes = np.tile(np.array([-1, -1, 1, 1], np.float32), (n, 1))
+    for axis, size, low in ((1, width, 0), (2, height, 1)):
+        covered = sector.any(axis=axis)
+        some = covered.any(axis=1)
+        first, last = covered.argmax(axis=1), size - covered[:, ::-1].argmax(axis=1)
+        boxes[some, low] = (2 * first / size - 1)[some]
+        boxes[some, low + 2] = (2 * last / size - 1)[some]
+    return boxes
+
+
+def order(count: int, batch: int, step: int, *labels: int | str) -> np.ndarray:
+    """The items of a step: consecutive places in an endless row of seeded permutations."""
+    places = np.arange(step * batch, (step + 1) * batch)
+    rows = np.empty(batch, np.int64)
+    for lap in range(places[0] // count, places[-1] // count + 1):
+        here = places // count == lap
+        rows[here] = generator(*labels, "order", int(lap)).permutation(count)[places[here] % count]
+    return rows
+
+
+class Batches:
+    """The batches of a pretraining: step → Batch, from nothing but the seed and the step."""
+
+    def __init__(self, feed: Feed, views: Views, item: Image | Clip, *, batch: int, total: int, seed: int) -> None:
+        self.feed, self.views, self.item = feed, views, item
+        self.batch, self.total, self.seed = batch, total, seed
+        self.clips: list[np.ndarray] = []
+        if isinstance(item, Clip):
+            by_time = np.lexsort((feed.frame, feed.video))
+            self.clips = [by_time[feed.video[by_time] == v] for v in range(int(feed.video.max()) + 1)]
+            if not self.clips:
+                raise UsbenchError("the loss wants clips and no image of the pretraining data belongs to a video.")
+        self.items = len(self.clips) or feed.count
+
+    def frames(self, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(N, roles) the frames of each item."""
+        if not self.clips:
+            return items[:, None]
+        k = len(self.item.roles)
+        drawn = np.empty((len(items), k), np.int64)
+        for row, item in enumerate(items):
+            clip = self.clips[item]
+            repeated = np.resize(np.arange(len(clip)), max(k, len(clip)))
+            drawn[row] = clip[np.sort(rng.permutation(repeated)[:k])]
+        return drawn
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step: the same for whoever asks, and however often."""
+        feed = self.feed
+        rng = generator(self.seed, "pretrain", "views", step)
+        k = len(self.item.roles)
+        items = order(self.items, self.batch // k, step, self.seed, "pretrain")
+        frames = self.frames(items, rng)
+        flat = frames.T.reshape(-1)  # role-major
+        drawn = self.views.draw(rng, feed.boxes[flat], feed.device)
+        images = feed.take(feed.images, flat)
+        sector = feed.take(feed.sector, flat) if feed.sector is not None else None
+        views, geometry, sectors = self.views(images, sector, drawn)
+        if k > 1:  # (view, role · n) → role-major views of n items each
+            views, geometry, sectors = (_by_role(x, k) for x in (views, geometry, sectors))
+        first = torch.from_numpy(frames[:, 0])
+        return Batch(
+            views, geometry, sectors,
+            index=torch.from_numpy(items),
+            label=feed.label[first.to(feed.label.device)],
+            video=torch.from_numpy(feed.video[frames[:, 0]]).to(feed.device),
+            frame=torch.from_numpy(feed.frame[frames]).to(feed.device),
+            time=torch.from_numpy(feed.time[frames]).to(feed.device),
+            tag=feed.tag[first.to(feed.tag.device)],
+            step=step, total=self.total, rng=generator(self.seed, "pretrain", "loss", step),
+        )  # fmt: skip
+
+
+def _by_role(views: list[Tensor], roles: int) -> list[Tensor]:
+    chunks = [view.chunk(roles) for view in views]
+    return [parts[role] for role in range(roles) for parts in chunks]

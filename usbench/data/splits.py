@@ -1,0 +1,116 @@
+"""Who is trained on, who is tested on: group-aware, nested, seeded, and the same for every row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from usbench.data.pack import Pack
+from usbench.draws import generator
+from usbench.errors import UsbenchError
+
+TEST_FOLDS = 5
+INNER_SHARE, INNER_MIN = 0.2, 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into one pack. `train` has every training image, annotated or not; `labelled` ⊂ `train`."""
+
+    train: np.ndarray
+    test: np.ndarray
+    labelled: np.ndarray  # the label fraction, without its inner validation images
+    inner: np.ndarray  # carved out of the fraction; empty where that would be below 10 images
+
+
+def fold_split(pack: Pack, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """(train, test): the official fold where the set has folds, else a fixed stratified group fold."""
+    table = pack.table
+    official = table.fold.to_numpy()
+    if (official >= 0).any():
+        folds = sorted(set(official[official >= 0].tolist()))
+        if fold >= len(folds):
+            raise UsbenchError(f"fold {fold} does not exist in '{pack.name}': it has the folds 0 to {len(folds) - 1}.")
+        test = official == folds[fold]
+        test |= table.group.isin(table.group[test]).to_numpy()  # a duplicate of a test image is no training image
+        return np.flatnonzero(~test), np.flatnonzero(test)
+    groups = table.group.nunique()
+    if groups < TEST_FOLDS:
+        raise UsbenchError(f"'{pack.name}' has {groups} groups of patients: at least {TEST_FOLDS} are needed to split.")
+    if not 0 <= fold < TEST_FOLDS:
+        raise UsbenchError(f"fold {fold} does not exist in '{pack.name}': it has the folds 0 to {TEST_FOLDS - 1}.")
+    sides = _deal(table, np.arange(pack.count), TEST_FOLDS, "test")
+    return np.flatnonzero(sides != fold), np.flatnonzero(sides == fold)
+
+
+def split(pack: Pack, *, fold: int, fraction: float, seed: int) -> Split:
+    """The split of one fold, with `fraction` (in per cent) of the annotated training images."""
+    train, test = fold_split(pack, fold)
+    annotated = train[pack.table.has_mask.to_numpy()[train]]
+    chosen = take_fraction(pack.table, annotated, fraction, seed)
+    inner = take_fraction(pack.table, chosen, 100 * INNER_SHARE, seed, purpose="inner")
+    if len(inner) < INNER_MIN or len(inner) == len(chosen):
+        inner = inner[:0]
+    return Split(train, test, np.setdiff1d(chosen, inner), inner)
+
+
+def take_fraction(
+    table: pd.DataFrame, indices: np.ndarray, percent: float, seed: int, *, purpose: str = "fraction"
+) -> np.ndarray:
+    """Whole groups until `percent` of the images are reached; a smaller fraction is part of every larger one."""
+    if percent >= 100 or not len(indices):
+        return indices
+    part = table.iloc[indices]
+    wanted = max(1, round(len(indices) * percent / 100))
+    counts = part.group.value_counts()
+    chosen: list[int] = []
+    images = 0
+    for group in _ordered_groups(part, seed, purpose):
+        if images >= wanted:
+            break
+        chosen.append(group)
+        images += int(counts[group])
+    return indices[part.group.isin(chosen).to_numpy()]
+
+
+def _ordered_groups(part: pd.DataFrame, seed: int, purpose: str) -> list[int]:
+    """Groups in a seeded order of which every prefix is stratified by label."""
+    labels = _group_labels(part)
+    keys = pd.Series(0.0, index=labels.index)
+    for label in sorted(set(labels)):
+        members = labels.index[labels == label].to_numpy()
+        rng = generator(seed, purpose, int(label))
+        keys[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / len(members)
+    return [int(g) for g in keys.sort_values(kind="stable").index]
+
+
+def _group_labels(part: pd.DataFrame) -> pd.Series:
+    """The most frequent label of each group, named by what is stable about the group: its first image."""
+    return part.groupby("group").label.agg(lambda values: values.value_counts().sort_index().idxmax()).sort_index()
+
+
+def _deal(table: pd.DataFrame, indices: np.ndarray, folds: int, purpose: str) -> np.ndarray:
+    """The fold of every image: groups of each label, large ones first, dealt to the fold that has fewest images."""
+    part = table.iloc[indices]
+    labels = _group_labels(part)
+    sizes = part.group.value_counts()
+    fold_of: dict[int, int] = {}
+    filled = np.zeros(folds)
+    for label in sorted(set(labels)):
+        members = generator("fixed", purpose, int(label)).permutation(labels.index[labels == label].to_numpy())
+        here = np.zeros(folds)
+        for group in sorted(members.tolist(), key=lambda g: -int(sizes[g])):
+            target = min(range(folds), key=lambda f: (here[f], filled[f], f))
+            fold_of[int(group)] = target
+            here[target] += sizes[group]
+            filled[target] += sizes[group]
+    return part.group.map(fold_of).to_numpy()
+
+
+def list_digest(pack: Pack, indices: np.ndarray) -> str:
+    """A digest of exactly which images of which pack: it stands in the keys."""
+    names = pack.table.name.to_numpy()[np.sort(indices)]
+    return hashlib.sha256("\0".join([pack.digest, *names]).encode()).hexdigest()[:16]

@@ -1,0 +1,37 @@
+"""What a user reads when something cannot be done: one sentence that says what, where and the mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsbenchError(Exception):
+    """Bad input: the command line prints the sentence and leaves with exit code 2."""
+
+    exit_code = 2
+
+
+class RunFailed(UsbenchError):
+    """A run or a check that began and could not end well: exit code 1."""
+
+    exit_code = 1
+
+
+class Interrupted(UsbenchError):
+    """The user asked to stop, and what was done so far is saved: exit code 130."""
+
+    exit_code = 130
+
+
+def unknown(what: str, name: str, known: Iterable[str], *, where: str = "") -> UsbenchError:
+    """The error for a name nobody knows, with the nearest known one offered."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if near:
+        mend = f"did you mean '{near[0]}'?"
+    elif choices:
+        mend = f"known: {', '.join(choices)}."
+    else:
+        mend = "there is none."
+    return UsbenchError(f"unknown {what} '{name}'{' ' + where if where else ''}: {mend}")

@@ -1,0 +1,1 @@
+"""Turns predicted masks and features into per-image scores, and scores into honest intervals."""

@@ -1,0 +1,165 @@
+"""Intervals, tests and ranks that do not claim more than a few seeds and patients can carry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import stdtrit, xlogy
+
+_SMALLEST_P = 1e-100
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over images with its interval, and the two-sided p that it is 0 (NaN with one seed)."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def crossed_interval(values: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Estimate:
+    """The mean over images, with an interval that holds for new patients and for new seeds.
+
+    Every seed tests the same patients, so the two are crossed, and the variance of the mean has two parts:
+
+    - *patients*, the variance of the patients' true effects: MS(patients) − MS(patient × seed), not below 0;
+    - *seeds*, all that new seeds would redraw, their main effect and their interaction with patients: the variance
+      of the seeds' own means.
+
+    Their sum is the usual crossed estimate. Each part takes the t quantile of its own degrees of freedom, G − 1 and
+    S − 1: half-width² = t²(G − 1) · patients + t²(S − 1) · seeds. Pooling them into one Satterthwaite t instead covers
+    too little, as with three seeds the degrees of freedom themselves are guessed from two: where the seeds'
+    variance happens to come out small, the interval is too short and too sure of itself at once.
+    The p is the level at which the interval just reaches 0, so the two never disagree.
+
+    With one seed the interval is over patients only, and p is NaN: no test is made from one seed.
+    With fewer than two groups there is no interval: low, high and p are NaN.
+
+    Args:
+        values: (images, seeds); an image that is NaN for any seed is dropped for all.
+        groups: (images,), the patient (or group of patients) of each image; int or str.
+        level: the interval's coverage.
+    """
+    values, codes = _complete_images(values, groups)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    nan = float("nan")
+    if values.size == 0:
+        return Estimate(nan, nan, nan, nan)
+    mean = float(values.mean())
+    group_count, seed_count = int(codes.max()) + 1, values.shape[1]
+    if group_count < 2:
+        return Estimate(mean, nan, nan, nan)
+
+    patients, seeds = _variance_parts(values, codes)
+
+    def half_width(alpha: float) -> float:
+        squared = stdtrit(group_count - 1, alpha / 2) ** 2 * patients
+        if seed_count > 1:
+            squared += stdtrit(seed_count - 1, alpha / 2) ** 2 * seeds
+        return float(np.sqrt(squared))
+
+    half = half_width(1 - level)
+    p = _p_where_interval_reaches(abs(mean), half_width) if seed_count > 1 else nan
+    return Estimate(mean, mean - half, mean + half, p)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm-adjusted p-values; a NaN is no test: it stays NaN and does not count."""
+    p = np.asarray(p, dtype=float)
+    if np.any((p < 0) | (p > 1)):
+        raise ValueError("p-values must lie between 0 and 1")
+    adjusted = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1.0)
+    return adjusted
+
+
+def mean_ranks(table: pd.DataFrame) -> pd.Series:
+    """Each method's rank averaged over conditions: 1 is best, higher values are better, ties share their mean rank.
+
+    Rows are methods, columns are conditions. Only conditions that every method has count: a method must not rise
+    because it was left out of a hard one. Without such a condition every rank is NaN.
+    """
+    return table.dropna(axis="columns").rank(axis="index", ascending=False, method="average").mean(axis="columns")
+
+
+def feature_spread_and_rankme(features: np.ndarray) -> dict[str, float]:
+    """Two signs of collapse: the spread of the features' directions, and how many directions they use.
+
+    - ``spread``: the standard deviation of the L2-normalised features, averaged over dimensions, times √d.
+      About 1 where directions are isotropic, 0 where all are the same.
+    - ``rankme``: exp of the entropy of the singular values, normalised to sum 1 (Garrido et al., RankMe, ICML 2023).
+      From 1 to min(N, d). As in the paper the features are neither centred nor normalised, so a large common offset
+      lowers it: read it beside ``spread``. The paper's ε only keeps log 0 away, and is not needed here.
+
+    Features that are all zero have spread 0 and rank 0; features with NaN or infinity have NaN for both.
+
+    Args:
+        features: (N, d), one row an image.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or features.size == 0:
+        raise ValueError(f"features must be (N, d) and not empty, got {features.shape}")
+    if not np.isfinite(features).all():
+        return {"spread": float("nan"), "rankme": float("nan")}
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    directions = features / np.where(lengths > 0, lengths, 1.0)
+    spread = directions.std(axis=0).mean() * np.sqrt(features.shape[1])
+    singular = np.linalg.svd(features, compute_uv=False)
+    if singular[0] == 0:
+        return {"spread": 0.0, "rankme": 0.0}
+    shares = singular / singular.sum()
+    return {"spread": float(spread), "rankme": float(np.exp(-xlogy(shares, shares).sum()))}
+
+
+def _complete_images(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images that have a value for every seed, and their groups numbered from 0 without gaps."""
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or len(values) != len(groups):
+        raise ValueError(
+            f"values must be (images, seeds) with one group an image, got {values.shape} and {len(groups)} groups"
+        )
+    if np.isinf(values).any():
+        raise ValueError("a value is infinite: give NaN where a score is not defined")
+    keep = ~np.isnan(values).any(axis=1)
+    codes, _ = pd.factorize(np.asarray(groups)[keep])
+    if (codes < 0).any():
+        raise ValueError("an image has no group: without one it cannot be told from its patient's other images")
+    return values[keep], codes
+
+
+def _variance_parts(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """The patients' and the seeds' parts of the variance of the mean over images.
+
+    Patients have different numbers of images, so the mean is a ratio (sum of totals over sum of counts). It is made
+    linear: each patient stands with their total's deviation from what their count of images would give.
+    """
+    counts = np.bincount(codes).astype(float)
+    totals = np.stack([np.bincount(codes, weights=column) for column in values.T], axis=1)
+    seed_means = values.mean(axis=0)
+    deviations = (totals - counts[:, None] * seed_means) / counts.mean()
+    group_count, seed_count = deviations.shape
+    of_patients = deviations.mean(axis=1)
+    patients = float(np.square(of_patients).sum()) / (group_count - 1) / group_count
+    if seed_count == 1:
+        return patients, 0.0
+    interaction = np.square(deviations - of_patients[:, None]).sum() / ((group_count - 1) * (seed_count - 1))
+    patients = max(patients - float(interaction) / (group_count * seed_count), 0.0)
+    return patients, float(seed_means.var(ddof=1)) / seed_count
+
+
+def _p_where_interval_reaches(distance: float, half_width: Callable[[float], float]) -> float:
+    """The two-sided level alpha at which the half-width equals the distance."""
+    if distance == 0:
+        return 1.0
+    if half_width(_SMALLEST_P) <= distance:
+        return 0.0
+    # In log alpha, since p spans many powers of ten.
+    return float(np.exp(brentq(lambda log_alpha: half_width(np.exp(log_alpha)) - distance, np.log(_SMALLEST_P), 0.0)))

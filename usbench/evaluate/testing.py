@@ -1,0 +1,58 @@
+"""A fine-tuned network on a test set: a score for each image, and its predicted mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from usbench.contracts import Network, Protocol, pooled
+from usbench.data.feed import Feed
+from usbench.train.finetune import EVALUATION_BATCH, plain_batch
+from usbench.train.loop import Compute
+
+
+def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
+    """(N, size, size) bool masks at the pack's size."""
+    model.eval()
+    masks: list[np.ndarray] = []
+    with torch.inference_mode():
+        for start in range(0, feed.count, EVALUATION_BATCH):
+            batch = plain_batch(feed, np.arange(start, min(start + EVALUATION_BATCH, feed.count)), feed.size)
+            with compute.autocast():
+                output = model(batch.images)
+            masks.append(protocol.predict(output, pack_size).cpu().numpy())
+    return np.concatenate(masks)
+
+
+def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
+    """One row an image: who it is and its metrics. Padding is cut off before anything is measured."""
+    (pack, indices), *_ = feed.parts
+    truth = pack.plane("mask", indices)
+    rows = []
+    for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].itertuples(), strict=True):
+        top, left = int(known.offset_y), int(known.offset_x)
+        height = max(1, round(int(known.native_height) * float(known.scale)))
+        width = max(1, round(int(known.native_width) * float(known.scale)))
+        inside = np.s_[top : top + height, left : left + width]
+        rows.append(
+            {
+                "name": known.name, "group": int(known.group), "label": int(known.label),
+                "lesion": bool(true.any()), **protocol.score(mask[inside], true[inside], 1 / float(known.scale)),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def encoder_features(network: Network, feed: Feed, compute: Compute, limit: int = 512) -> np.ndarray:
+    """(n, dim) pooled features of up to `limit` images, spread evenly over the feed."""
+    rows = np.unique(np.linspace(0, feed.count - 1, min(limit, feed.count)).astype(np.int64))
+    network.eval()
+    found: list[np.ndarray] = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), EVALUATION_BATCH):
+            with compute.autocast():
+                maps = network.encoder(plain_batch(feed, rows[start : start + EVALUATION_BATCH], feed.size).images)
+            found.append(pooled(maps).float().cpu().numpy())
+    return np.concatenate(found)

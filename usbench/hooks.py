@@ -1,0 +1,270 @@
+"""The five hooks, the plugin manager, and the registries that the plugins fill.
+
+Listing, validating and planning read only what is here: nothing of torch is imported until a factory is resolved.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from usbench.errors import UsbenchError, unknown
+
+GROUP = "usbench"
+KINDS = ("loss", "augmentation", "backbone", "dataset", "protocol")
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+Register = Callable[..., None]
+
+
+class Hooks:
+    """What a plugin may implement. Each hook hands a `register` function; call it as often as you like."""
+
+    @hookspec
+    def usbench_losses(self, register: Register) -> None:
+        "Register pretraining losses: subclasses of usbench.Loss; factory None means a baseline without pretraining."
+
+    @hookspec
+    def usbench_augmentations(self, register: Register) -> None:
+        "Register augmentations: factories of one usbench.Augmentation, or of a list of them (a recipe)."
+
+    @hookspec
+    def usbench_backbones(self, register: Register) -> None:
+        "Register segmentation networks: factories of a usbench.Network."
+
+    @hookspec
+    def usbench_datasets(self, register: Register) -> None:
+        "Register data sets: subclasses of usbench.Dataset."
+
+    @hookspec
+    def usbench_protocols(self, register: Register) -> None:
+        "Register protocols: subclasses of usbench.Protocol."
+
+
+HOOK_OF = dict(zip(KINDS, [n for n in vars(Hooks) if n.startswith("usbench_")], strict=True))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: all that is known about it without importing what it needs."""
+
+    kind: str
+    name: str
+    factory: str | Callable[..., Any] | None
+    summary: str
+    reference: str
+    plugin: str
+    where: str  # the file that registered it
+    needs: tuple[str, ...] = ()
+    reconstruction: bool = False
+    revision: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolve(self) -> Callable[..., Any]:
+        """The factory itself; imports what it needs."""
+        if self.factory is None:
+            raise UsbenchError(f"{self.kind} '{self.name}' is a baseline and builds nothing.")
+        if not isinstance(self.factory, str):
+            return self.factory
+        return load_object(self.factory, f"{self.kind} '{self.name}'")
+
+    def build(self, *args: Any, **options: Any) -> Any:
+        """Call the factory with the registered defaults, the fixed arguments and the given options."""
+        try:
+            return self.resolve()(*args, **{**self.options, **self.fixed, **options})
+        except (ValueError, TypeError) as error:
+            shown = ", ".join(f"{k}={v!r}" for k, v in options.items()) or "its defaults"
+            raise UsbenchError(f"{self.kind} '{self.name}' refuses {shown}: {error}") from error
+
+    def parse(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options resolved: given ones checked against the declared defaults and cast to their type."""
+        resolved = dict(self.options)
+        for key, value in options.items():
+            if key not in self.options:
+                raise unknown("option", key, self.options, where=f"of {self.kind} '{self.name}'")
+            resolved[key] = _cast(value, self.options[key], f"option '{key}' of {self.kind} '{self.name}'")
+        return resolved
+
+    @functools.cached_property
+    def source(self) -> str:
+        """A digest of the plugin's source, so that edited code gets a new key."""
+        return _source_digest(Path(self.where))
+
+
+def _cast(value: Any, default: Any, what: str) -> Any:
+    if not isinstance(value, str) or isinstance(default, str):
+        if default is None or isinstance(value, type(default)):
+            return value
+        if isinstance(default, float) and isinstance(value, int):
+            return float(value)
+        raise UsbenchError(f"{what} must be {type(default).__name__}, not {value!r}.")
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+        if isinstance(default, tuple):
+            return tuple(type(default[0])(part) for part in value.split("/"))
+        return type(default)(value) if default is not None else value
+    except (ValueError, KeyError):
+        raise UsbenchError(f"{what} must be {type(default).__name__}, not '{value}'.") from None
+
+
+def load_object(path: str, asker: str) -> Any:
+    """The object that a "module:Name" string names."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsbenchError(f"{asker} names '{path}', which cannot be loaded: {error}.") from error
+
+
+@functools.cache
+def _source_digest(where: Path) -> str:
+    files = sorted(where.parent.rglob("*.py")) if where.name == "__init__.py" else [where]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(where.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+class Registry:
+    """Every loaded plugin and every name they registered."""
+
+    def __init__(self) -> None:
+        self.pm = pluggy.PluginManager(GROUP)
+        self.pm.add_hookspecs(Hooks)
+        self.broken: dict[str, str] = {}  # plugin → why it could not be loaded
+        self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+
+    def add(self, plugin: Any, name: str) -> None:
+        """Load one plugin and take in what it registers; a plugin that fails is set aside with its reason."""
+        if self.pm.has_plugin(name) or self.pm.is_registered(plugin):
+            return
+        before = {kind: dict(entries) for kind, entries in self._entries.items()}
+        try:
+            self.pm.register(plugin, name)
+            self.pm.check_pending()
+            where = getattr(plugin, "__file__", None) or sys.modules[type(plugin).__module__].__file__ or ""
+            for kind, hook in HOOK_OF.items():
+                if function := getattr(plugin, hook, None):
+                    function(functools.partial(self._register, kind, name, where))
+        except UsbenchError:
+            self._entries = before
+            self.pm.unregister(name=name)
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is listed as broken
+            self._entries = before
+            if self.pm.has_plugin(name):
+                self.pm.unregister(name=name)
+            self.broken[name] = f"{type(error).__name__}: {error}"
+
+    def remove(self, name: str) -> None:
+        """Forget a plugin and what it registered."""
+        self.pm.unregister(name=name)
+        for entries in self._entries.values():
+            for key in [k for k, e in entries.items() if e.plugin == name]:
+                del entries[key]
+
+    def _register(
+        self,
+        kind: str,
+        plugin: str,
+        where: str,
+        name: str,
+        factory: str | Callable[..., Any] | None,
+        *,
+        summary: str,
+        reference: str = "",
+        needs: tuple[str, ...] = (),
+        reconstruction: bool = False,
+        revision: int = 1,
+        options: Mapping[str, Any] | None = None,
+        **fixed: Any,
+    ) -> None:
+        other = self._entries[kind].get(name)
+        if other is not None:
+            raise UsbenchError(
+                f"two plugins register the {kind} '{name}': '{other.plugin}' and '{plugin}'; rename or remove one."
+            )
+        if not name or not all(c.isalnum() or c in "-_." for c in name):
+            raise UsbenchError(f"plugin '{plugin}' registers the {kind} {name!r}: use letters, digits, '-', '_', '.'.")
+        needs = (needs,) if isinstance(needs, str) else tuple(needs)
+        self._entries[kind][name] = Entry(
+            kind, name, factory, summary, reference, plugin, where, needs, reconstruction, revision, options or {}, fixed
+        )
+
+    def entries(self, kind: str | None = None) -> Iterator[Entry]:
+        """Every registered entry of a kind, or of all, by name."""
+        for each in KINDS if kind is None else (kind,):
+            yield from (self._entries[each][name] for name in sorted(self._entries[each]))
+
+    def get(self, kind: str, name: str) -> Entry:
+        """The entry of that name, or a sentence with the nearest one."""
+        try:
+            return self._entries[kind][name]
+        except KeyError:
+            error = unknown(kind, name, self._entries[kind])
+            if self.broken:
+                reasons = "; ".join(f"'{plugin}' ({why})" for plugin, why in self.broken.items())
+                error = UsbenchError(f"{error} These plugins could not be loaded: {reasons}.")
+            raise error from None
+
+    def load_folder(self, folder: Path) -> None:
+        """Load every loose .py file of a folder as a plugin."""
+        if not folder.is_dir():
+            raise UsbenchError(f"the plugins folder {folder} is not a folder: name one that holds your .py files.")
+        for file in sorted(folder.glob("*.py")):
+            if not file.name.startswith("_"):
+                self._import(file.stem, lambda file=file: _import_file(file))
+
+    def load_modules(self, names: str) -> None:
+        """Load modules by name, comma-separated, without entry points."""
+        for name in filter(None, (part.strip() for part in names.split(","))):
+            self._import(name.removeprefix("usbench_"), lambda name=name: importlib.import_module(name))
+
+    def load_entry_points(self) -> None:
+        """Load what is installed under the entry-point group `usbench`."""
+        for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
+            self._import(point.name, point.load)
+
+    def _import(self, name: str, load: Callable[[], Any]) -> None:
+        try:
+            plugin = load()
+        except Exception as error:  # noqa: BLE001 - importing a stranger's module may raise anything
+            self.broken[name] = f"{type(error).__name__}: {error}"
+            return
+        self.add(plugin, name)
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = f"usbench_loose_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def registry() -> Registry:
+    """The process's registry: entry points, then USBENCH_PLUGINS, then the loose files of USBENCH_PLUGINS_DIR."""
+    loaded = Registry()
+    loaded.load_entry_points()
+    loaded.load_modules(os.environ.get("USBENCH_PLUGINS", ""))
+    if folder := os.environ.get("USBENCH_PLUGINS_DIR"):
+        loaded.load_folder(Path(folder))
+    return loaded

@@ -1,0 +1,1 @@
+"""Tables and figures, all derived from the store."""

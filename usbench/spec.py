@@ -1,0 +1,232 @@
+"""What a run is: a frozen, validated spec; what hashes to a key. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from usbench.errors import UsbenchError, unknown
+
+MAX_THREADS = 16
+
+
+class Choice(BaseModel):
+    """A plugin by name with the options given for it: `name`, `name:value` or `name:key=value,key=value`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    positional: str | None = None  # the value of the plugin's first option
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read the text form."""
+        name, _, rest = text.strip().partition(":")
+        if not name:
+            raise UsbenchError(f"'{text}' names no plugin: write NAME or NAME:option=value,option=value.")
+        options: dict[str, Any] = {}
+        positional = None
+        for place, part in enumerate(filter(None, rest.split(","))):
+            key, equals, value = part.partition("=")
+            if equals:
+                options[key.strip()] = value.strip()
+            elif place == 0:
+                positional = part.strip()
+            else:
+                raise UsbenchError(f"'{part}' in '{text}' is no option: write option=value.")
+        return cls(name=name, options=options, positional=positional)
+
+    def __str__(self) -> str:
+        parts = [self.positional] if self.positional is not None else []
+        parts += [f"{k}={'/'.join(map(str, v)) if isinstance(v, list | tuple) else v}" for k, v in self.options.items()]
+        return self.name + (":" + ",".join(parts) if parts else "")
+
+
+class ScheduleSpec(BaseModel):
+    """Steps, source images a step, and the learning rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=2)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(ge=0, le=1)
+    encoder_factor: float = Field(default=1.0, gt=0, le=1)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | int | float) else value
+
+
+class RunSpec(BaseModel):
+    """One row and its baselines. Every field is resolved: nothing is guessed later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    loss: str
+    aug: str
+    backbone: str
+    init: str = "random"
+    data: Annotated[tuple[str, ...], BeforeValidator(_listed)]
+    ood: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    labels: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (20.0, 50.0, 100.0)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
+    fold: int = Field(default=0, ge=0)
+    size: int = Field(ge=32, le=1024)
+    protocol: str = "segment"
+    pretrain: ScheduleSpec
+    finetune: ScheduleSpec
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = Field(default=0, ge=0)
+    preset: str = "quick"
+
+    @field_validator("labels")
+    @classmethod
+    def _fractions(cls, labels: tuple[float, ...]) -> tuple[float, ...]:
+        wrong = [x for x in labels if not 0 < x <= 100]
+        if wrong:
+            raise ValueError(f"a label fraction is a percentage above 0 and up to 100, not {wrong[0]:g}")
+        return tuple(sorted(set(labels)))
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0:
+            raise ValueError("seeds are whole numbers from 0, at least one")
+        return tuple(dict.fromkeys(seeds))
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"the device is auto, cpu or cuda, not '{device}'")
+        return device
+
+    @field_validator("precision")
+    @classmethod
+    def _precision(cls, precision: str) -> str:
+        if precision not in ("auto", "bf16", "float32"):
+            raise ValueError(f"the precision is auto, bf16 or float32, not '{precision}'")
+        return precision
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """The named sets of defaults."""
+    return tomllib.loads(files("usbench").joinpath("presets.toml").read_text("utf-8"))
+
+
+def resolve(given: dict[str, Any]) -> RunSpec:
+    """A spec from what the user gave, over the preset's defaults."""
+    known = presets()
+    name = given.get("preset", "quick")
+    if name not in known:
+        raise unknown("preset", str(name), known)
+    merged: dict[str, Any] = {"preset": name, **known[name]}
+    if "data" in given:
+        merged.pop("ood", None)  # the preset's other domains belong to the preset's data
+    for key, value in given.items():
+        merged[key] = {**merged[key], **value} if key in ("pretrain", "finetune") and isinstance(value, dict) else value
+    for key in merged:
+        if key not in RunSpec.model_fields:
+            raise unknown("setting", key, RunSpec.model_fields)
+    try:
+        return RunSpec(**merged)
+    except ValidationError as error:
+        raise UsbenchError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        group = where.split(".")[0]
+        fields = ScheduleSpec.model_fields if group in ("pretrain", "finetune") else RunSpec.model_fields
+        return str(unknown("setting", where.split(".")[-1], fields, where=f"in {group}"))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"'{where}' is not set: give it on the command line or in the config."
+    shown = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}."
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings of a config file: TOML, in a table [run] or at top level."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsbenchError(f"the config {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsbenchError(f"the config {path} is not TOML: {error}.") from None
+    run = document.get("run", document)
+    if not isinstance(run, dict):
+        raise UsbenchError(f"the config {path} has no table [run].")
+    return run
+
+
+def config_text(spec: RunSpec) -> str:
+    """The spec as a TOML config that gives the same run."""
+    values = spec.model_dump(mode="json")
+    schedules = {key: values.pop(key) for key in ("pretrain", "finetune")}
+    lines = ["[run]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    for name, schedule in schedules.items():
+        lines += ["", f"[run.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in schedule.items())]
+    return "\n".join(lines) + "\n"
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """The key of what determines a result."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def resolve_device(device: str) -> str:
+    """cpu or cuda, asked of the driver and not of torch, so that planning stays light."""
+    if device != "auto":
+        if device == "cuda" and not _cuda_devices():
+            raise UsbenchError("--device cuda: no CUDA device is visible here; use --device cpu or auto.")
+        return device
+    return "cuda" if _cuda_devices() else "cpu"
+
+
+def _cuda_devices() -> int:
+    import ctypes
+
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """bf16 on CUDA and on CPUs that multiply it in hardware (AMX, AVX512-BF16), else float32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device == "cuda" or {"amx_bf16", "avx512_bf16"} & cpu_flags() else "float32"
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets, where the system tells (Linux on x86)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return set()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return set(line.partition(":")[2].split())
+
+
+def resolve_threads(threads: int) -> int:
+    """The threads of a computation: those given, else the cores this process may use, up to 16."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return threads or min(available, MAX_THREADS)

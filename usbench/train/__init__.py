@@ -1,0 +1,1 @@
+"""Pretraining and fine-tuning: resumable loops on the device."""

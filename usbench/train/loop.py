@@ -1,0 +1,205 @@
+"""One resumable training loop for pretraining and fine-tuning."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from usbench.errors import Interrupted, RunFailed
+from usbench.train import checkpoint
+
+WINDOW = 10  # steps that one row of the curve averages
+SAVE_SECONDS = 15.0  # between checkpoints
+STATE = "state.safetensors"
+
+
+class Watcher(Protocol):
+    """Who is told how a training goes, and may ask it to stop."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the user asked to stop."""
+
+    def step(self, done: int, total: int, loss: float, rate: float) -> None:
+        """Called at the end of each window; `rate` is source images a second."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely to compute."""
+
+    device: torch.device
+    precision: str  # "bf16" or "float32"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The forward's precision: bf16 where that was resolved, else float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on the device, in channels-last layout."""
+        return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps, batch and the learning rate over them: linear warm-up, then a cosine to zero."""
+
+    steps: int
+    batch: int
+    lr: float
+    weight_decay: float
+    warmup: float  # share of the steps
+    encoder_factor: float = 1.0  # of the encoder's learning rate
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        rise = max(1, round(self.warmup * self.steps))
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
+
+
+def adamw(schedule: Schedule, parts: Iterable[tuple[nn.Module, float]]) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, each once; norms and biases are not decayed."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    seen: set[int] = set()
+    for module, factor in parts:
+        for parameter in module.parameters():
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+    rows = [
+        {"params": params, "weight_decay": schedule.weight_decay * decayed, "factor": factor}
+        for (factor, decayed), params in groups.items()
+    ]
+    return torch.optim.AdamW(rows, lr=schedule.lr, fused=True)
+
+
+@dataclass
+class Training:
+    """What is trained: modules and optimiser by name, plus tensors that must survive a restart."""
+
+    title: str
+    folder: Path
+    schedule: Schedule
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    facts: dict[str, Any] = field(default_factory=dict)  # JSON: best step so far, and the like
+    kept: dict[str, Tensor] = field(default_factory=dict)  # tensors: best weights so far, and the like
+
+    def __post_init__(self) -> None:
+        self.step = 0
+        self.saved = 0
+        self.seconds = 0.0
+        self.rows: list[dict[str, float]] = []
+        self.pending: list[Tensor] = []
+        self.names: list[str] = []
+        if (self.folder / STATE).exists():
+            self._restore()
+
+    def _restore(self) -> None:
+        tensors, facts = checkpoint.read(self.folder / STATE)
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            head, _, rest = name.partition("/")
+            parts.setdefault(head, {})[rest] = tensor
+        for name, module in self.modules.items():
+            checkpoint.restore(module, parts.get(name, {}))
+        checkpoint.restore_optimizer(self.optimizer, parts.get("optimizer", {}))
+        self.kept = parts.get("kept", {})
+        self.pending = list(parts["pending"]["rows"]) if "pending" in parts else []
+        self.step = self.saved = facts["step"]
+        self.seconds, self.rows, self.names = facts["seconds"], facts["rows"], facts["names"]
+        self.facts = facts["facts"]
+
+    def save(self) -> None:
+        """Write everything the next step depends on."""
+        tensors = {f"optimizer/{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
+        for name, module in self.modules.items():
+            tensors |= {f"{name}/{k}": v for k, v in checkpoint.tensors_of(module).items()}
+        tensors |= {f"kept/{k}": v for k, v in self.kept.items()}
+        if self.pending:
+            tensors["pending/rows"] = torch.stack(self.pending)
+        facts = {"step": self.step, "seconds": self.seconds, "rows": self.rows, "names": self.names}
+        checkpoint.write(self.folder / STATE, tensors, {**facts, "facts": self.facts})
+        self.saved = self.step
+
+    def run(
+        self,
+        do: Callable[[int], dict[str, Tensor]],
+        watcher: Watcher,
+        after: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Do the steps that are missing; `after` is called when a step is done, with how many are."""
+        began, last_save, start = time.perf_counter() - self.seconds, time.perf_counter(), self.step
+        clock = time.perf_counter()
+        while self.step < self.schedule.steps:
+            rate = self.schedule.rate(self.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            parts = do(self.step)
+            self.names = list(parts)
+            self.pending.append(torch.stack(list(parts.values())).float())
+            self.step += 1
+            if self.step % WINDOW == 0 or self.step == self.schedule.steps:
+                self._close_window(rate)
+                now = time.perf_counter()
+                done = self.step - start
+                watcher.step(self.step, self.schedule.steps, self.rows[-1]["loss"], done * self.schedule.batch / (now - clock))
+            after(self.step)
+            self.seconds = time.perf_counter() - began
+            if watcher.stopping and self.step < self.schedule.steps:
+                self._check_finite(rate)
+                self.save()
+                raise Interrupted(f"{self.title} is saved at step {self.step} of {self.schedule.steps}")
+            if time.perf_counter() - last_save > SAVE_SECONDS:
+                self._check_finite(rate)
+                self.save()
+                last_save = time.perf_counter()
+
+    def _check_finite(self, rate: float) -> None:
+        for back, values in enumerate(self.pending):
+            if not torch.isfinite(values).all():
+                step = self.step - len(self.pending) + back
+                good = f"step {self.saved} in {self.folder / STATE}" if self.saved else "none yet: it starts anew"
+                raise RunFailed(
+                    f"the loss of {self.title} became {values.sum().item()} at step {step} "
+                    f"(learning rate {self.schedule.rate(step):.2e}); the last good checkpoint is {good}; "
+                    "try a smaller learning rate."
+                )
+
+    def _close_window(self, rate: float) -> None:
+        self._check_finite(rate)
+        means = torch.stack(self.pending).mean(0).tolist()
+        row = {"step": self.step, "lr": rate, "loss": sum(means)}
+        if len(self.names) > 1:
+            row |= dict(zip(self.names, means, strict=True))
+        self.rows.append(row)
+        self.pending = []
+
+    def finish(self, weights: dict[str, Tensor]) -> dict[str, Any]:
+        """Write the weights and the curve; returns what they cost. The training state is no longer needed."""
+        checkpoint.write(self.folder / "weights.safetensors", weights)
+        pd.DataFrame(self.rows).to_csv(self.folder / "curve.csv", index=False, float_format="%.6g")
+        (self.folder / STATE).unlink(missing_ok=True)
+        return {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
+
+
+def peak_mib(module: nn.Module) -> int:
+    """The most memory used so far: of the device, or of this process on the CPU."""
+    device = next(module.parameters()).device
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)

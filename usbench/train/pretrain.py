@@ -1,0 +1,105 @@
+"""Pretraining: a loss, views and a feed, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from usbench.contracts import Augmentation, Loss, Network
+from usbench.data.feed import Batches, Feed
+from usbench.draws import seed_globals
+from usbench.errors import UsbenchError
+from usbench.hooks import Entry
+from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw
+from usbench.views import Views
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plugin chosen with its resolved options."""
+
+    entry: Entry
+    options: dict[str, Any]
+
+    def build(self, *args: Any) -> Any:
+        """Call the plugin's factory."""
+        return self.entry.build(*args, **self.options)
+
+
+def build_views(steps: tuple[Part, ...], size: int, counts: tuple[int, int]) -> Views:
+    """The augmentations, composed; a recipe's factory gives several steps."""
+    built: list[Augmentation] = []
+    for part in steps:
+        made = part.build()
+        for step in made if isinstance(made, list) else [made]:
+            if not isinstance(step, Augmentation):
+                raise UsbenchError(f"augmentation '{part.entry.name}' built a {type(step).__name__}, no Augmentation.")
+            built.append(step)
+    return Views(built, size, counts)
+
+
+def build_loss(part: Part, network: Network, schedule: Schedule, compute: Compute, seed: int) -> Loss:
+    """The loss with its heads, in training mode, on the device; what it does not train is frozen."""
+    seed_globals(seed, "loss")
+    loss = part.build(network)
+    if not isinstance(loss, Loss):
+        raise UsbenchError(f"loss '{part.entry.name}' built a {type(loss).__name__}: it must build a usbench.Loss.")
+    if schedule.batch // len(loss.item.roles) < loss.min_batch:
+        raise UsbenchError(
+            f"loss '{part.entry.name}' needs {loss.min_batch} items a batch and {schedule.batch} images give "
+            f"{schedule.batch // len(loss.item.roles)}: raise pretrain.batch."
+        )
+    if loss.transfer == "encoder":
+        network.decoder.requires_grad_(False)
+        network.head.requires_grad_(False)
+    loss.autocast = compute.autocast
+    compute.place(loss)
+    return loss.train()
+
+
+def pretrain(
+    *,
+    title: str,
+    folder: Path,
+    part: Part,
+    steps: tuple[Part, ...],
+    network: Network,
+    feed_of: Any,
+    schedule: Schedule,
+    compute: Compute,
+    seed: int,
+    size: int,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Pretrain the network in `folder`, going on where it stopped; returns what it cost.
+
+    `feed_of(sectors)` makes the feed, since whether sectors are wanted is known only from the loss and the views.
+    """
+    loss = build_loss(part, network, schedule, compute, seed)
+    views = build_views(steps, size, loss.views)
+    views.wants_sector |= loss.wants_sector
+    feed: Feed = feed_of(views.wants_sector)
+    batches = Batches(feed, views, loss.item, batch=schedule.batch, total=schedule.steps, seed=seed)
+    optimizer = adamw(schedule, [(loss, 1.0)])
+    training = Training(title, folder, schedule, {"loss": loss}, optimizer)
+
+    def do(step: int) -> dict[str, torch.Tensor]:
+        seed_globals(seed, "pretrain", step)
+        batch = batches(step)
+        parts = loss.step(batch, optimizer)
+        loss.update_teacher(batch.progress)
+        return parts
+
+    training.run(do, watcher)
+    kept = network.encoder if loss.transfer == "encoder" else network
+    prefix = "encoder." if loss.transfer == "encoder" else ""
+    cost = training.finish({f"{prefix}{name}": value for name, value in kept.state_dict().items()})
+    pixels = loss.views[0] * views.size**2 + loss.views[1] * views.local_size**2
+    images = schedule.steps * schedule.batch
+    return {
+        **cost, "transfer": loss.transfer, "pretrain_labels": loss.pretrain_labels, "steps": schedule.steps,
+        "images_seen": images, "pixels_seen": images * pixels,
+    }  # fmt: skip

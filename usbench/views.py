@@ -1,0 +1,126 @@
+"""Views of a batch: all spatial steps composed into one affine a sample and one resample, the rest batched after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from usbench.contracts import Augmentation
+
+MEAN, DEVIATION = 0.30, 0.22  # of the input of every row, whatever the data: one fixed choice
+LOCAL_SHARE = 0.5  # side of a local view, as a share of a global one
+
+
+def affine(
+    centre: np.ndarray, half: np.ndarray, degrees: np.ndarray, flip: np.ndarray
+) -> np.ndarray:
+    """(n, 3, 3) matrices from view coordinates to image coordinates: flip, scale to half extents, rotate, move."""
+    n = len(centre)
+    angle = np.deg2rad(degrees)
+    cos, sin = np.cos(angle), np.sin(angle)
+    sx, sy = half[:, 0] * np.where(flip, -1.0, 1.0), half[:, 1]
+    matrix = np.zeros((n, 3, 3), np.float32)
+    matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 0, 2] = cos * sx, -sin * sy, centre[:, 0]
+    matrix[:, 1, 0], matrix[:, 1, 1], matrix[:, 1, 2] = sin * sx, cos * sy, centre[:, 1]
+    matrix[:, 2, 2] = 1.0
+    return matrix
+
+
+def flip_rotate(rng: np.random.Generator, count: int, degrees: float) -> np.ndarray:
+    """The fine-tune's augmentation, the same for every row: a horizontal flip and a rotation of up to ±degrees."""
+    flip = rng.random(count) < 0.5
+    return affine(np.zeros((count, 2)), np.ones((count, 2)), rng.uniform(-degrees, degrees, count), flip)
+
+
+def resample(planes: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """One bilinear resample of (n, c, H, W) through (n, 2, 3) into (n, c, size, size); outside is black."""
+    grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], size, size], align_corners=False)
+    return functional.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """[0, 1] → the network's input."""
+    return (images - MEAN) / DEVIATION
+
+
+def between(source: Tensor, target: Tensor) -> Tensor:
+    """(n, 2, 3): coordinates in the source view → coordinates in the target view, from the two geometries."""
+    bottom = source.new_tensor([0.0, 0.0, 1.0]).expand(len(source), 1, 3)
+    first, second = torch.cat([source, bottom], 1), torch.cat([target, bottom], 1)
+    return torch.linalg.solve(second.float(), first.float())[:, :2]
+
+
+@dataclass
+class Drawn:
+    """Host-drawn parameters of the views of one kind (global or local): view-major, one row a view of an image."""
+
+    views: int
+    size: int
+    matrix: Tensor  # (views · n, 2, 3)
+    steps: list[dict[str, Tensor]]
+
+
+class Views(nn.Module):
+    """Makes the views of a batch from its uint8 images: draw on the host, then one pass on the device."""
+
+    def __init__(self, steps: Sequence[Augmentation], size: int, counts: tuple[int, int]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.size, self.counts = size, counts
+        self.local_size = max(32, round(size * LOCAL_SHARE / 32) * 32)
+        self.wants_sector = any(step.wants_sector for step in steps)
+
+    def draw(self, rng: np.random.Generator, boxes: np.ndarray, device: torch.device) -> list[Drawn]:
+        """All parameters of all views of the global batch, copied to the device without waiting."""
+        drawn = []
+        for count, size, local in ((self.counts[0], self.size, False), (self.counts[1], self.local_size, True)):
+            if count == 0:
+                continue
+            every = np.tile(boxes, (count, 1))
+            matrix = np.broadcast_to(np.eye(3, dtype=np.float32), (len(every), 3, 3))
+            params: list[dict[str, Tensor]] = []
+            for step in self.steps:
+                assert isinstance(step, Augmentation)
+                values = step.draw(rng, every, local=local)
+                if "affine" in values:
+                    matrix = matrix @ values.pop("affine").astype(np.float32)
+                    every = np.tile(np.array([-1, -1, 1, 1], np.float32), (len(every), 1))  # now inside the crop
+                params.append({key: _to(value, device) for key, value in values.items()})
+            drawn.append(Drawn(count, size, _to(np.ascontiguousarray(matrix[:, :2]), device), params))
+        return drawn
+
+    @torch.no_grad()
+    def forward(
+        self, images: Tensor, sector: Tensor | None, drawn: list[Drawn]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """(n, 1, H, W) uint8, and its sector → normalised views, their geometry, their sectors."""
+        planes = images if sector is None else torch.cat([images, sector], 1)
+        views: list[Tensor] = []
+        geometry: list[Tensor] = []
+        sectors: list[Tensor] = []
+        for each in drawn:
+            source = planes.float().mul_(1 / 255).repeat(each.views, 1, 1, 1)
+            sampled = resample(source, each.matrix, each.size)
+            pixels, inside = sampled[:, :1], None
+            if sector is not None:
+                inside = sampled[:, 1:] > 0.5 / 255  # the sector is stored as 0 and 1 of 255
+            for step, params in zip(self.steps, each.steps, strict=True):
+                pixels = step(pixels, params, inside)
+            views += normalise(pixels).chunk(each.views)
+            geometry += each.matrix.chunk(each.views)
+            if inside is not None:
+                sectors += inside.float().chunk(each.views)
+        return views, geometry, sectors
+
+
+def _to(values: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(values.astype(np.float32) if values.dtype == np.float64 else values))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
