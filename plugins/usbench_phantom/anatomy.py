@@ -61,9 +61,8 @@ def plane(scan: Scan, habitus: Habitus, lesion: Lesion | None, rng: np.random.Ge
     """One plane through the breast, painted from the skin to the chest wall, with the lesion last."""
     domain, depth = scan.domain, scan.depth[:, None]
     along = scan.x[scan.rows // 2]  # layers follow the face of the probe
-    cells, patches = _fields(scan, habitus.lobule_mm * 0.5, habitus.lobule_mm * 0.28, rng)
-    streaks, fibres = _fields(scan, 2.6, 0.35, rng)
-    breaks, grain = _fields(scan, 1.5, 0.5, rng)
+    lobules = habitus.lobule_mm * 0.5, habitus.lobule_mm * 0.28
+    cells, patches, streaks, fibres, breaks, grain = _fields(scan, (lobules, (2.6, 0.35), (1.5, 0.5)), rng)
     waves = [_undulation(along, amplitude, domain.depth_mm, rng) for amplitude in (0.05, 0.04, 0.03, 0.03)]
     borders = (habitus.fat, habitus.gland, habitus.retromammary, habitus.muscle)
     fat, gland, retro, muscle = (border + wave for border, wave in zip(borders, waves, strict=True))
@@ -101,15 +100,18 @@ def plane(scan: Scan, habitus: Habitus, lesion: Lesion | None, rng: np.random.Ge
     return Tissue(canvas.level, canvas.mirror, gaussian_filter1d(loss, 0.5 / scan.row_mm, axis=1, truncate=3))
 
 
-def _fields(scan: Scan, across_mm: float, down_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """Two smooth random fields of unit variance with the given correlation lengths, periodic across the beams."""
-    draws = rng.standard_normal((scan.rows, scan.columns, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    pitch = float(scan.pitch(scan.depth).mean())
-    down = np.exp(-2 * (np.pi * fft.fftfreq(scan.rows) * down_mm / scan.row_mm) ** 2).astype(np.float32)
-    across = np.exp(-2 * (np.pi * fft.fftfreq(scan.columns) * across_mm / pitch) ** 2).astype(np.float32)
-    field = fft.ifft2(fft.fft2(draws, workers=1) * (down[:, None] * across), workers=1, overwrite_x=True)
-    pair = np.stack([field.real, field.imag])
-    return pair / pair.std(axis=(1, 2), keepdims=True)
+def _fields(scan: Scan, lengths_mm: tuple[tuple[float, float], ...], rng: np.random.Generator) -> np.ndarray:
+    """For each (across, down) correlation length two smooth random fields of unit variance, periodic in both ways."""
+    draws = rng.standard_normal((len(lengths_mm), scan.rows, scan.columns, 2), dtype=np.float32)
+    across, down = np.array(lengths_mm, np.float32).T / np.array([[scan.pitch(scan.depth).mean()], [scan.row_mm]])
+    tall = np.exp(-2 * (np.pi * fft.fftfreq(scan.rows) * down[:, None]) ** 2)
+    wide = np.exp(-2 * (np.pi * fft.fftfreq(scan.columns) * across[:, None]) ** 2)
+    tall /= np.sqrt((tall**2).mean(axis=1, keepdims=True))
+    wide /= np.sqrt((wide**2).mean(axis=1, keepdims=True))
+    spectrum = fft.fft2(draws.view(np.complex64)[..., 0], workers=1, overwrite_x=True)
+    spectrum *= tall.astype(np.float32)[:, :, None] * wide.astype(np.float32)[:, None]
+    pairs = fft.ifft2(spectrum, workers=1, overwrite_x=True)
+    return np.stack([pairs.real, pairs.imag], axis=1).reshape(-1, scan.rows, scan.columns)
 
 
 def _undulation(along: np.ndarray, amplitude: float, depth_mm: float, rng: np.random.Generator) -> np.ndarray:

@@ -139,7 +139,8 @@ def echoes(scan: Scan, tissue: Tissue, motion: Motion, focus_mm: float, rng: np.
     if frames > 1:
         depth = (np.arange(shape[0], dtype=np.float32) + 0.5) * scan.row_mm / OVERSAMPLING
         waves = fft.fftfreq(shape[1]).astype(np.float32)
-        mixed *= np.exp(2j * np.pi * scan.drift(depth, motion)[..., None] * waves).astype(np.complex64)[:, None]
+        phase = np.float32(2 * np.pi) * scan.drift(depth, motion)[..., None] * waves
+        mixed *= (np.cos(phase) + 1j * np.sin(phase))[:, None]
     field = fft.ifft(mixed, axis=-1, workers=1, overwrite_x=True)
     return (field.real**2 + field.imag**2).mean(axis=1)
 

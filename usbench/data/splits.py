@@ -57,6 +57,12 @@ def split(pack: Pack, *, fold: int, fraction: float, seed: int) -> Split:
     return Split(train, test, np.setdiff1d(chosen, inner), inner)
 
 
+def test_rows(pack: Pack, fold: int, *, inside: bool) -> np.ndarray:
+    """The annotated images that a network is tested on: a fold's test part, or all of an unseen set."""
+    rows = fold_split(pack, fold)[1] if inside else np.arange(pack.count)
+    return rows[pack.table.has_mask.to_numpy()[rows]]
+
+
 def take_fraction(
     table: pd.DataFrame, indices: np.ndarray, percent: float, seed: int, *, purpose: str = "fraction"
 ) -> np.ndarray:

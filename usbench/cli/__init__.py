@@ -1,0 +1,100 @@
+"""The command line: one module a group of commands, imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from usbench import __version__
+from usbench.errors import Interrupted, UsbenchError
+
+# Help is shown without importing the commands, so it stays fast.
+COMMANDS = {
+    "run": ("usbench.cli.run:run", "Pretrain, fine-tune and test one method beside its baselines."),
+    "show": ("usbench.cli.judge:show", "Show a run again: table, training, pictures."),
+    "leaderboard": ("usbench.cli.judge:board", "All results of one or several stores as one table."),
+    "data": ("usbench.cli.data:data", "Make and inspect packs of images."),
+    "plugins": ("usbench.cli.plugins:plugins", "List and describe what is installed."),
+    "preview": ("usbench.cli.preview:preview", "A contact sheet of what an augmentation does."),
+    "doctor": ("usbench.cli.doctor:doctor", "Check this machine and this installation."),
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Offer the nearest command for an unknown one."""
+        from usbench.errors import unknown
+
+        if args and args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="usbench")
+@click.option("--plugins-dir", type=click.Path(path_type=Path), help="Load every .py file of a folder as a plugin.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(plugins_dir: Path | None, debug: bool) -> None:
+    """Which self-supervised pretraining helps ultrasound segmentation, and by how much?
+
+    The main job needs no download:  usbench run --loss rcl --aug freq
+    """
+    if plugins_dir is not None:
+        from usbench.hooks import registry
+
+        registry().load_folder(plugins_dir)
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure a user can cause is one sentence."""
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False, prog_name="usbench")
+    except UsbenchError as error:
+        if debug and not isinstance(error, Interrupted):
+            raise
+        _say(str(error))
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        _say("stopped; run the same command again to go on.")
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    except Exception as error:  # noqa: BLE001 - the last resort: said in a line, shown by --debug
+        if debug:
+            raise
+        _say(f"unexpected {type(error).__name__}: {error}. 'usbench --debug …' shows where; please report it.")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"usbench: {' '.join(sentence.split())}", err=True)

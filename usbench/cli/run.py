@@ -1,0 +1,139 @@
+"""`usbench run`: one row and its baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from usbench.errors import Interrupted, UsbenchError
+
+Fractions = str
+
+
+def _numbers(text: str, what: str, cast: Any) -> list[Any]:
+    try:
+        return [cast(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsbenchError(f"{what} '{text}' are not numbers: write for example 20,50,100.") from None
+
+
+def _settings(values: tuple[str, ...]) -> dict[str, Any]:
+    """--set pretrain.steps=500 → {"pretrain": {"steps": 500}}."""
+    found: dict[str, Any] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        group, dot, name = key.partition(".")
+        if not equals or not dot:
+            raise UsbenchError(f"--set {text}: write for example --set pretrain.steps=500.")
+        found.setdefault(group, {})[name] = value
+    return found
+
+
+def _given(**flags: Any) -> dict[str, Any]:
+    """What the user typed, in the spec's own form."""
+    given = {key: flags[key] for key in ("loss", "aug", "backbone", "init", "protocol", "size", "preset", "fold")}
+    given |= {key: flags[key] for key in ("device", "precision", "threads")}
+    given |= {"data": list(flags["data"]) or None, "ood": list(flags["ood"]) or None}
+    if flags["labels"] is not None:
+        given["labels"] = _numbers(flags["labels"].replace("%", ""), "--labels", float)
+    if flags["seeds"] is not None and flags["seed"] is not None:
+        raise UsbenchError("--seeds (how many) and --seed (which one) exclude each other: give one.")
+    if flags["seeds"] is not None:
+        if flags["seeds"] < 1:
+            raise UsbenchError(f"--seeds {flags['seeds']}: at least one seed is needed.")
+        given["seeds"] = list(range(flags["seeds"]))
+    if flags["seed"] is not None:
+        given["seeds"] = _numbers(flags["seed"], "--seed", int)
+    return {key: value for key, value in given.items() if value is not None}
+
+
+@click.command()
+@click.option("--loss", help="Pretraining loss: NAME or NAME:option=value,…")
+@click.option("--aug", help="Augmentation of the pretraining; a+b composes.")
+@click.option("--backbone", help="Segmentation network, for example unet-resnet18 or unet:convnext_tiny.")
+@click.option("--init", help="Starting weights: random, imagenet or FILE.safetensors.")
+@click.option("--data", multiple=True, help="Data set or pack (.h5) to train on.")
+@click.option("--ood", multiple=True, help="Data set or pack to test on only; give it several times.")
+@click.option("--labels", help="Label fractions in per cent.  [20,50,100]")
+@click.option("--seeds", type=int, help="Number of seeds, from 0.")
+@click.option("--seed", help="One seed, or several by comma.")
+@click.option("--fold", type=int, help="Which test fold.")
+@click.option("--preset", help="quick, standard or paper.")
+@click.option("--size", type=int, help="Pixels a side.")
+@click.option("--protocol", help="How to fine-tune and score.")
+@click.option("--device", help="auto, cpu or cuda.")
+@click.option("--precision", help="auto, bf16 or float32.")
+@click.option("--threads", type=int, help="CPU threads; 0 takes the cores there are.")
+@click.option("--set", "settings", multiple=True, help="A schedule's setting, for example pretrain.steps=500.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
+@click.option("--config", type=click.Path(path_type=Path), help="Read settings from a TOML file; flags win.")
+@click.option("--save-config", type=click.Path(path_type=Path), help="Write the resolved settings and go on.")
+@click.option("--dry-run", is_flag=True, help="Show stages, keys and what is cached, and stop.")
+def run(
+    settings: tuple[str, ...], out: Path, config: Path | None, save_config: Path | None, dry_run: bool, **flags: Any
+) -> None:
+    """Pretrain, fine-tune and test one method beside its baselines.
+
+    Runs what is missing in the store and ends with a table, a CSV and pictures. Ctrl-C saves; the same command goes on.
+    """
+    from rich.console import Console
+
+    from usbench.cli.progress import Display
+    from usbench.hooks import registry
+    from usbench.runs.plan import make_plan
+    from usbench.runs.store import Store
+    from usbench.spec import config_text, read_config, resolve
+
+    given = read_config(config) if config is not None else {}
+    for key, value in (_given(**flags) | _settings(settings)).items():
+        if isinstance(value, dict) and isinstance(given.get(key), dict):
+            value = {**given[key], **value}
+        given[key] = value
+    if "loss" not in given:
+        raise UsbenchError("no loss is named: give --loss, for example --loss simclr ('usbench plugins list').")
+    spec = resolve(given)
+    if save_config is not None:
+        try:
+            save_config.write_text(config_text(spec), "utf-8")
+        except OSError as error:
+            raise UsbenchError(f"--save-config {save_config} cannot be written ({error.strerror}).") from None
+    console = Console()
+    store = Store(out)
+    if not dry_run:
+        store.open()
+    with Display(console) as display:
+        plan = make_plan(registry(), spec, display.making)
+    if dry_run:
+        _show_plan(console, plan, store)
+        return
+    from usbench.runs.engines import run_plan
+
+    with Display(console) as display:
+        try:
+            computed = run_plan(plan, store, registry(), display)
+        except Interrupted as stop:
+            raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+    _finish(console, plan, store, computed)
+
+
+def _show_plan(console: Any, plan: Any, store: Any) -> None:
+    from rich.table import Table
+
+    table = Table("stage", "key", "", title=f"{len(plan.stages)} stages in {store.root}", title_justify="left")
+    for stage in plan.stages:
+        table.add_row(stage.title, stage.key, "cached" if store.has(stage.id) else "to do")
+    console.print(table)
+
+
+def _finish(console: Any, plan: Any, store: Any, computed: int) -> None:
+    from usbench.cli.judge import print_summary
+    from usbench.report.summary import summarise
+
+    summary = summarise(plan, store)
+    print_summary(console, summary)
+    console.print(
+        f"{computed} of {len(plan.stages)} stages computed, the rest was there. Again: usbench show {summary.folder}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

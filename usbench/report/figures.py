@@ -1,0 +1,142 @@
+"""Pictures of a run: truth and prediction outlined, loss curves, Dice against label fraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from usbench.data.pack import Pack
+from usbench.evaluate.segmentation import unpack_masks
+from usbench.report.leaderboard import Cell
+from usbench.report.table import pooled
+from usbench.runs.store import Store
+
+TRUTH, BASE, ROW = "#ffd400", "#00c8ff", "#ff4fa3"
+PALETTE = {"plain": "#6b7280", "long": "#b08968", "": "#d6246e"}
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 130})
+    return plt
+
+
+def masks_of(folder: Path) -> np.ndarray:
+    """(N, H, W) the predicted masks of an evaluation."""
+    from usbench.train import checkpoint
+
+    tensors, facts = checkpoint.read(folder / "masks.safetensors")
+    return unpack_masks(tensors["masks"].numpy(), (facts["height"], facts["width"]))
+
+
+def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], path: Path) -> None:
+    """Best, median and worst lesion image of each test set, at one fraction and the first seed."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(len(row), 3, figsize=(7.2, 2.65 * len(row)), squeeze=False)
+    for line, (cell, other) in enumerate(zip(row, base, strict=True)):
+        pack = packs[cell.row["test_data"]]
+        scores = cell.results[0].scores()
+        lesions = np.flatnonzero(scores.lesion.to_numpy())
+        ordered = lesions[np.argsort(scores.dice.to_numpy()[lesions], kind="stable")]
+        mine, theirs = masks_of(cell.results[0].folder), masks_of(other.results[0].folder)
+        other_scores = other.results[0].scores()
+        place = pd.Series(np.arange(pack.count), index=pack.table.name)
+        for column, (which, at) in enumerate((("best", -1), ("median", len(ordered) // 2), ("worst", 0))):
+            chosen = int(ordered[at])
+            index = int(place[scores.name[chosen]])
+            axis = axes[line, column]
+            axis.imshow(pack.images[index], cmap="gray", vmin=0, vmax=255)
+            truth = pack.plane("mask", np.array([index]))[0]
+            for mask, colour in ((truth, TRUTH), (theirs[chosen], BASE), (mine[chosen], ROW)):
+                if mask.any():
+                    axis.contour(mask, [0.5], colors=colour, linewidths=1.2)
+            axis.set_title(
+                f"{which}: {cell.row['loss']} {scores.dice[chosen]:.2f}, "
+                f"{other.row['loss']} {other_scores.dice[chosen]:.2f}", fontsize=8,
+            )  # fmt: skip
+            axis.set(xticks=[], yticks=[])
+            if column == 0:
+                axis.set_ylabel(f"{cell.row['test_data']} ({cell.row['shift']})")
+    handles = [plt.Line2D([], [], color=c) for c in (TRUTH, BASE, ROW)]
+    names = ["truth", base[0].row["loss"], row[0].row["loss"]]
+    figure.legend(handles, names, loc="lower center", ncol=3, frameon=False)
+    figure.suptitle(f"{row[0].row['label_fraction']:g} % of the labels", fontsize=10)
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
+    """Loss over steps of every training: pretraining on the left, fine-tuning on the right."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    for axis, kind in zip(axes, ("pretrain", "finetune"), strict=True):
+        chosen = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
+        for stage_id, title in chosen:
+            curve = pd.read_csv(store.folder(stage_id) / "curve.csv")
+            parts = [c for c in curve.columns if c not in ("step", "lr", "loss")] if kind == "pretrain" else []
+            axis.plot(curve.step, curve.loss, label=title.split(" ", 1)[1], linewidth=1.2)
+            for part in parts:
+                axis.plot(curve.step, curve[part], label=f"  {part}", linewidth=0.9, linestyle="--")
+        axis.set(xlabel="step", ylabel="loss", title="pretraining" if kind == "pretrain" else "fine-tuning")
+        if chosen:
+            axis.legend(frameon=False, fontsize=6, ncol=1 if len(chosen) < 10 else 2)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
+    """Mean Dice with its interval over the label fraction, in and out of distribution."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), sharey=True)
+    for axis, side in zip(axes, ("in", "out"), strict=True):
+        here = [c for c in every if (c.row["shift"] == "in") == (side == "in")]
+        names = list(dict.fromkeys((c.row["loss"], c.row["aug"], c.row["baseline"]) for c in here))
+        for shift, (loss, aug, baseline) in enumerate(names):
+            points = []
+            for fraction in sorted({c.row["label_fraction"] for c in here}):
+                some = [
+                    c for c in here if (c.row["loss"], c.row["aug"], c.row["label_fraction"]) == (loss, aug, fraction)
+                ]
+                if some:
+                    points.append((fraction, pooled([c.values["dice"] for c in some], some)))
+            x = np.array([f for f, _ in points]) + (shift - len(names) / 2) * 0.8
+            mean = np.array([e.mean for _, e in points])
+            error = [mean - np.array([e.low for _, e in points]), np.array([e.high for _, e in points]) - mean]
+            label = loss if aug == "none" else f"{loss} · {aug}"
+            axis.errorbar(x, mean, error, marker="o", capsize=2, label=label, color=PALETTE.get(baseline))
+        title = "in distribution" if side == "in" else "out of distribution"
+        axis.set(xlabel="label fraction (%)", title=title)
+    axes[0].set_ylabel("mean Dice, 95 % interval")
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, path: Path, outlines: Any = None) -> None:
+    """Grey tiles with captions in a grid; `outlines` holds a mask or None for each."""
+    plt = _pyplot()
+    rows = -(-len(tiles) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.68 * rows), squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if place >= len(tiles):
+            continue
+        image, caption = tiles[place]
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(caption, fontsize=6, pad=2)
+        if outlines is not None and outlines[place] is not None and outlines[place].any():
+            axis.contour(outlines[place], [0.5], colors=TRUTH, linewidths=0.8)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.95, 0.04, 0.12)
+    figure.savefig(path)
+    plt.close(figure)

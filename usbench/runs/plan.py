@@ -1,0 +1,253 @@
+"""From a spec to its stages. A stage's identity holds all that changes its result, and nothing else. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from usbench.data.home import Progress, find_pack, options_of
+from usbench.data.pack import Pack
+from usbench.data.splits import fold_split, list_digest, split, test_rows
+from usbench.errors import UsbenchError
+from usbench.hooks import Entry, Registry
+from usbench.spec import Choice, RunSpec, ScheduleSpec, key_of, resolve_device, resolve_precision, resolve_threads
+
+REVISION = {"pretrain": 1, "finetune": 1, "evaluate": 1}  # raise one when the harness changes what a stage computes
+
+
+Part = tuple[Entry, dict[str, Any], str]  # a plugin, its resolved options, and how the user wrote it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of work."""
+
+    kind: str
+    title: str
+    identity: dict[str, Any]  # hashed
+    row: dict[str, Any]  # how it stands in tables
+    places: dict[str, Any] = field(default_factory=dict)  # where things are: not hashed
+    needs: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What the stage is."""
+        return key_of(self.identity)
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return f"{self.kind}-{self.key}"
+
+
+@dataclass
+class Plan:
+    """A run's stages in an order in which they can be done, and what stands in its table."""
+
+    spec: RunSpec
+    stages: list[Stage]
+    missing: list[str]  # baselines that cannot be run here, named
+
+    @property
+    def key(self) -> str:
+        """The run's own name: what it will report on."""
+        return key_of({"stages": sorted(stage.key for stage in self.stages if stage.kind == "evaluate")})
+
+
+class Planner:
+    """Resolves names to plugins and packs, and lays out stages."""
+
+    def __init__(self, registry: Registry, spec: RunSpec, progress: Progress) -> None:
+        self.registry, self.spec = registry, spec
+        self.loss = self._choose("loss", spec.loss)
+        self.steps = [self._choose("augmentation", text) for text in spec.aug.split("+")]
+        self.backbone = self._choose("backbone", spec.backbone)
+        self.protocol = self._choose("protocol", spec.protocol)
+        device = resolve_device(spec.device)
+        self.compute = {
+            "device": device,
+            "precision": resolve_precision(spec.precision, device),
+            "threads": resolve_threads(spec.threads) if device == "cpu" else 0,
+        }
+        for text in (*spec.data, *spec.ood):
+            if not text.endswith(".h5"):
+                options_of(registry.get("dataset", Choice.parse(text).name), Choice.parse(text))
+        if len(spec.data) != 1:
+            raise UsbenchError(f"--data names {len(spec.data)} sets: a run trains on one pack.")
+        self.data = find_pack(registry, spec.data[0], progress)
+        self.ood = [find_pack(registry, text, progress) for text in spec.ood]
+        self._check_capabilities()
+
+    def _choose(self, kind: str, text: str) -> Part:
+        choice = Choice.parse(text)
+        entry = self.registry.get(kind, choice.name)
+        return entry, options_of(entry, choice), str(choice)
+
+    def _check_capabilities(self) -> None:
+        has = self.data.capabilities()
+        for entry, _, _ in (self.loss, *self.steps, self.protocol):
+            if lacking := [need for need in entry.needs if need not in has]:
+                fits = [
+                    other.name
+                    for other in self.registry.entries(entry.kind)
+                    if other.factory is not None and set(other.needs) <= has
+                ]
+                raise UsbenchError(
+                    f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{self.data.name}' does not have; "
+                    f"what fits: {', '.join(fits) or 'nothing'}."
+                )
+        for pack in self.ood:
+            if not pack.table.has_mask.any():
+                raise UsbenchError(f"'{pack.name}' has no annotated image to test on: leave it out of --ood.")
+        names = [pack.name for pack in (self.data, *self.ood)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsbenchError(f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on.")
+
+    @staticmethod
+    def _identity(part: Part) -> dict[str, Any]:
+        entry, options, _ = part
+        return {
+            "name": entry.name, "options": _plain(options), "fixed": _plain(dict(entry.fixed)),
+            "source": entry.source, "revision": entry.revision,
+        }  # fmt: skip
+
+    def _init(self, init: str) -> str:
+        """Starting weights by content: a file's digest, not its name."""
+        if init in ("random", "imagenet"):
+            return init
+        import hashlib
+        from pathlib import Path
+
+        try:
+            return "file:" + hashlib.sha256(Path(init).read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise UsbenchError(
+                f"--init {init} cannot be read ({error.strerror}): use random, imagenet or a .safetensors file."
+            ) from None
+
+    def _base(self, kind: str, seed: int, init: str) -> dict[str, Any]:
+        return {
+            "kind": kind, "revision": REVISION[kind], "backbone": self._identity(self.backbone),
+            "init": self._init(init), "size": self.spec.size, "fold": self.spec.fold, "seed": seed, **self.compute,
+        }  # fmt: skip
+
+    def _row(self, part: Part, init: str) -> dict[str, Any]:
+        entry, _, text = part
+        return {
+            "loss": text, "aug": self.spec.aug if entry.factory is not None else "none",
+            "backbone": self.backbone[2], "init": init, "train_data": self.data.name,
+            "pretrain_data": self.data.name if entry.factory is not None else "none",
+            "baseline": entry.fixed.get("baseline", ""), "reconstruction": entry.reconstruction,
+            "protocol": self.protocol[2], "fold": self.spec.fold,
+            **{k: self.compute[k] for k in ("device", "precision", "threads")},
+        }  # fmt: skip
+
+    def _places(self, part: Part, init: str) -> dict[str, Any]:
+        return {
+            "init": init, "data": str(self.data.path),
+            "plugins": {
+                "loss": [part[0].name, part[1]], "backbone": [self.backbone[0].name, self.backbone[1]],
+                "steps": [[entry.name, options] for entry, options, _ in self.steps],
+                "protocol": [self.protocol[0].name, self.protocol[1]],
+            },
+        }  # fmt: skip
+
+    def baselines(self) -> tuple[list[Part], list[str]]:
+        """The baselines that no table may lack, and the names of those that cannot be run."""
+        rows = [
+            (entry, dict(entry.options), entry.name)
+            for entry in self.registry.entries("loss")
+            if entry.factory is None and entry.name != self.loss[0].name
+        ]
+        missing = []
+        if self.spec.init == "random":
+            missing.append("none with ImageNet weights: run it with --loss none --init imagenet")
+        return rows, missing
+
+    def lay_out(self) -> Plan:
+        """All stages of the run and of its baselines."""
+        others, missing = self.baselines()
+        stages: dict[str, Stage] = {}
+        for seed in self.spec.seeds:
+            for part in (self.loss, *others):
+                for stage in self._line(part, seed, self.spec.init):
+                    stages.setdefault(stage.id, stage)
+        order = {"pretrain": 0, "finetune": 1, "evaluate": 2}
+        return Plan(self.spec, sorted(stages.values(), key=lambda s: order[s.kind]), missing)
+
+    def _standing(self, part: Part, tuned: Stage, source: Stage | None, tested: str) -> dict[str, str]:
+        """Where a result stands: `arena` is what compared rows share, `setting` is a row, whatever its seed."""
+        of_seed = ("seed", "labelled", "inner", "pretrained", "images")
+        chain = [{k: v for k, v in s.identity.items() if k not in of_seed} for s in (tuned, source) if s is not None]
+        shared = {k: v for k, v in chain[0].items() if k != "schedule"}
+        where = [tuned.row["label_fraction"], self.data.digest, tested]
+        arena = {"shared": shared, "schedule": _schedule(self.spec.finetune), "where": where}
+        return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[2]})}
+
+    def _line(self, part: Part, seed: int, init: str) -> Iterator[Stage]:
+        """One loss at one seed: pretraining, a fine-tune a fraction, a test a set."""
+        row = {**self._row(part, init), "seed": seed}
+        places = self._places(part, init)
+        train, _ = fold_split(self.data, self.spec.fold)
+        source: Stage | None = None
+        if part[0].factory is not None:
+            source = Stage(
+                "pretrain", f"pretrain {part[2]}, seed {seed}",
+                {
+                    **self._base("pretrain", seed, init), "loss": self._identity(part),
+                    "aug": [self._identity(step) for step in self.steps],
+                    "images": list_digest(self.data, train), "schedule": _schedule(self.spec.pretrain),
+                },
+                row, places,
+            )  # fmt: skip
+            yield source
+        schedule = self.spec.finetune
+        if part[0].fixed.get("baseline") == "long":
+            schedule = schedule.model_copy(update={"steps": schedule.steps + self.spec.pretrain.steps})
+        for fraction in self.spec.labels:
+            sides = split(self.data, fold=self.spec.fold, fraction=fraction, seed=seed)
+            if not len(sides.labelled):
+                raise UsbenchError(f"'{self.data.name}' has no annotated training image in fold {self.spec.fold}.")
+            tuned = Stage(
+                "finetune", f"fine-tune {part[2]} on {fraction:g} %, seed {seed}",
+                {
+                    **self._base("finetune", seed, init), "protocol": self._identity(self.protocol),
+                    "pretrained": source.key if source else None, "schedule": _schedule(schedule),
+                    "labelled": list_digest(self.data, sides.labelled), "inner": list_digest(self.data, sides.inner),
+                },
+                {**row, "label_fraction": fraction},
+                {**places, "pretrained": source.id if source else None},
+                (source.id,) if source else (),
+            )  # fmt: skip
+            yield tuned
+            for pack in (self.data, *self.ood):
+                inside = pack is self.data
+                rows = test_rows(pack, self.spec.fold, inside=inside)
+                tested = list_digest(pack, rows)
+                yield Stage(
+                    "evaluate", f"test {part[2]} ({fraction:g} %, seed {seed}) on {pack.name}",
+                    {
+                        "kind": "evaluate", "revision": REVISION["evaluate"], "finetuned": tuned.key,
+                        "protocol": self._identity(self.protocol), "images": tested,
+                    },
+                    {
+                        **row, "label_fraction": fraction, "test_data": pack.name, "shift": "in" if inside else "out",
+                        **self._standing(part, tuned, source, tested),
+                    },
+                    {**places, "test": str(pack.path), "finetuned": tuned.id, "inside": inside},
+                    (tuned.id,),
+                )  # fmt: skip
+
+
+def _schedule(spec: ScheduleSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json")
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+
+
+def make_plan(registry: Registry, spec: RunSpec, progress: Progress) -> Plan:
+    """Resolve a spec against what is installed and on disk."""
+    return Planner(registry, spec, progress).lay_out()
