@@ -47,7 +47,7 @@ class Habitus:
             skin_db=rng.uniform(5, 11),
             gland_db=rng.uniform(3, 10),
             muscle_db=rng.uniform(-6, 2),
-            wall_db=rng.uniform(-16, -4),
+            wall_db=rng.uniform(-12, -1),
             patches_db=rng.uniform(1.5, 3.5),
             streaks_db=rng.uniform(2, 4.5),
             septa=rng.uniform(1.0, 4.5),
@@ -76,14 +76,14 @@ def plane(scan: Scan, habitus: Habitus, lesion: Lesion | None, rng: np.random.Ge
     level = in_gland * (habitus.gland_db + habitus.streaks_db * streaks + 1.3 * habitus.patches_db * patches)
     level += in_fat * (habitus.patches_db * (0.6 * patches + 0.6 * streaks) - 1)
     level += in_muscle * (habitus.muscle_db + 3.5 * fibres + 1.5 * patches)
-    level += in_wall * (habitus.wall_db - 0.3 * (depth - muscle) + 2 * fibres + 2 * patches)
+    level += in_wall * (habitus.wall_db - 0.25 * (depth - muscle) + 2 * fibres + 2 * patches)
     level += in_skin * (habitus.skin_db + 1.5 * patches)
     # Septa run along the zero level of a smooth field, and shine where they face the beam.
     septa = np.exp(-((cells / 0.14) ** 2)) * (in_fat + 0.4 * in_gland)
     sheets = np.exp(-((streaks / 0.25) ** 2)) * np.clip(patches + 0.1, 0, 2) * (0.5 * in_fat + in_gland)
-    fascia = np.clip(fibres - 0.7, 0, 2) * in_muscle
+    fascia = (np.exp(-(((fibres - 0.5) / 0.3) ** 2)) * np.clip(0.3 + breaks, 0, 2) + np.clip(fibres - 1.3, 0, 1)) * in_muscle
     level += 3.5 * septa + 2.5 * sheets
-    mirror = habitus.septa * septa * _facing(cells) + 1.6 * sheets + 3.0 * fascia
+    mirror = habitus.septa * septa * _facing(cells) + 1.6 * sheets + 2.0 * fascia
     for border, strength in ((habitus.skin, 3.0), (retro, 5.0), (muscle, 5.0)):
         mirror += strength * rng.uniform(0.2, 1) * np.exp(-(((depth - border) / 0.25) ** 2))
     canvas = Canvas(scan, level, mirror, np.zeros_like(level))
@@ -92,7 +92,7 @@ def plane(scan: Scan, habitus: Habitus, lesion: Lesion | None, rng: np.random.Ge
     add_shadows(canvas, (habitus.skin, habitus.gland), habitus.nipple, rng)
     if habitus.ribs:
         add_ribs(canvas, along, muscle, rng)
-    canvas.mirror *= np.clip(0.7 + 0.7 * breaks, 0.05, 2)  # no interface is equally smooth all along
+    canvas.mirror *= np.clip(0.7 + 0.6 * breaks + 0.35 * grain, 0.05, 2)  # no interface is equally smooth all along
     if lesion is not None:
         _embed(canvas, lesion, 0.6 * grain + 0.5 * patches + 0.3 * streaks, rng)
     loss = np.cumsum(canvas.loss_rate, axis=0, dtype=np.float32) * np.float32(scan.row_mm)
@@ -102,7 +102,8 @@ def plane(scan: Scan, habitus: Habitus, lesion: Lesion | None, rng: np.random.Ge
 
 def _fields(scan: Scan, lengths_mm: tuple[tuple[float, float], ...], rng: np.random.Generator) -> np.ndarray:
     """For each (across, down) correlation length two smooth random fields of unit variance, periodic in both ways."""
-    draws = rng.standard_normal((len(lengths_mm), scan.rows, scan.columns, 2), dtype=np.float32)
+    # Evenly distributed draws will do: the filters add up so many that the fields are Gaussian all the same.
+    draws = rng.random((len(lengths_mm), scan.rows, scan.columns, 2), dtype=np.float32) * 12**0.5 - 3**0.5
     across, down = np.array(lengths_mm, np.float32).T / np.array([[scan.pitch(scan.depth).mean()], [scan.row_mm]])
     tall = np.exp(-2 * (np.pi * fft.fftfreq(scan.rows) * down[:, None]) ** 2)
     wide = np.exp(-2 * (np.pi * fft.fftfreq(scan.columns) * across[:, None]) ** 2)

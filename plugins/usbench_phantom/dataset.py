@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,9 @@ class Phantom(Dataset):
     version = "1"
     classes = ("benign", "malignant", "normal")
 
-    def __init__(self, domain: str = "l7", patients: int = 104, size: int = 128, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, domain: str = "l7", patients: int = 94, size: int = 128, seed: int = 0, generated: bool = True
+    ) -> None:
         if domain not in DOMAINS:
             raise ValueError(f"there is no phantom domain '{domain}': the domains are {', '.join(DOMAINS)}.")
         if patients < 1:
@@ -40,7 +41,7 @@ class Phantom(Dataset):
             raise ValueError(f"a phantom image needs at least {SMALLEST} pixels a side, not {size}.")
         if seed < 0:
             raise ValueError(f"the phantom's seed must not be negative, as {seed} is.")
-        super().__init__(domain=domain, patients=patients, size=size, seed=seed)
+        super().__init__(domain=domain, patients=patients, size=size, seed=seed, generated=generated)
         self.name, self.domain = domain, DOMAINS[domain]
         self.patients, self.size, self.seed = patients, size, seed
 

@@ -52,7 +52,7 @@ def render(scan: Scan, power: np.ndarray, settings: Settings, rng: np.random.Gen
     ringing = 10 ** (settings.reverberation_db / 10) * np.exp(-depth / 1.5)
     ringing *= 0.15 + np.cos(np.pi * depth / settings.reverberation_mm) ** 8
     draws = rng.standard_exponential(power.shape, dtype=np.float32)
-    decibel = 10 * np.log10(power + noise * draws + ringing)
+    decibel = np.float32(10 / np.log(10)) * np.log(power + noise * draws + ringing)
     decibel += np.interp(part, np.linspace(0, 1, 8), settings.tgc_db).astype(np.float32)
     face = (np.arange(scan.columns) - scan.margin) / size
     for place, width, drop in settings.dropouts:

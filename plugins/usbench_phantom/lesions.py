@@ -125,5 +125,5 @@ def _irregular(domain: Domain, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.6:
         for _ in range(rng.integers(4, 12)):
             away = np.angle(np.exp(1j * (angle - rng.uniform(0, 2 * np.pi))))
-            radius += domain.spiculation * rng.uniform(0.15, 0.5) * np.exp(-abs(away) / rng.uniform(0.05, 0.14))
+            radius += domain.spiculation * rng.uniform(0.1, 0.4) * np.exp(-abs(away) / rng.uniform(0.06, 0.16))
     return np.clip(radius / radius.mean(), 0.45, 1.9).astype(np.float32)

@@ -7,6 +7,7 @@ is exact in the mixed domain of depth by lateral frequency.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,37 +119,46 @@ def step(distance: np.ndarray, blur: float) -> np.ndarray:
 
 def echoes(scan: Scan, tissue: Tissue, motion: Motion, focus_mm: float, rng: np.random.Generator) -> np.ndarray:
     """Echo power of every frame, (frames, depth samples, columns), compounded over the looks; fat is 1."""
-    domain, frames = scan.domain, len(motion.slide)
     shape = (OVERSAMPLING * scan.rows, scan.columns)
     through = 10 ** (-tissue.loss / 20)
     amplitude = np.repeat(10 ** (tissue.level / 20) * through, OVERSAMPLING, axis=0)
     mirror = np.repeat(tissue.mirror * through, OVERSAMPLING, axis=0)
-    fields = [_scatterers(shape, rng) for _ in range(1 if frames == 1 else 2)]
-    scatter = fields[0][None]
-    if frames > 1:
-        turn = motion.turn.astype(np.float32)[:, None, None]
-        scatter = np.cos(turn) * fields[0] + np.sin(turn) * fields[1]
-    # Another look meets other scatterers: the same field rolled by a share of its width is as good as a new one.
-    rolls = [look * scan.columns // domain.looks for look in range(domain.looks)]
-    source = np.stack([np.roll(scatter, roll, axis=-1) for roll in rolls], axis=1) * amplitude + mirror
-    spectrum = fft.fft2(source, workers=1, overwrite_x=True)
     pulse, beam = _transfer(scan, focus_mm)
-    spectrum *= pulse
-    mixed = fft.ifft(spectrum, axis=-2, workers=1, overwrite_x=True)
-    mixed *= beam
-    if frames > 1:
-        depth = (np.arange(shape[0], dtype=np.float32) + 0.5) * scan.row_mm / OVERSAMPLING
-        waves = fft.fftfreq(shape[1]).astype(np.float32)
-        phase = np.float32(2 * np.pi) * scan.drift(depth, motion)[..., None] * waves
-        mixed *= (np.cos(phase) + 1j * np.sin(phase))[:, None]
+
+    def mixed(source: np.ndarray) -> np.ndarray:
+        """The source seen through the pulse and the beam, by depth and lateral frequency."""
+        spectrum = fft.fft2(source, workers=1, overwrite_x=True)
+        spectrum *= pulse
+        return fft.ifft(spectrum, axis=-2, workers=1, overwrite_x=True) * beam
+
+    parts = [mixed(_scatterers(shape, scan.domain.looks, rng) * amplitude + mirror)]
+    if len(motion.turn) == 1:
+        return _power(parts[0])[None]
+    parts += [mixed(_scatterers(shape, scan.domain.looks, rng) * amplitude + mirror), mixed(mirror + 0j)]
+    depth = (np.arange(shape[0], dtype=np.float32) + 0.5) * scan.row_mm / OVERSAMPLING
+    waves = 2 * np.pi * fft.fftfreq(shape[1]).astype(np.float32)
+    frames = []
+    for turn, drift in zip(motion.turn, scan.drift(depth, motion), strict=True):
+        # The scatterers turn from the first field to the second; the reflections, which are in both, stay.
+        cos, sin = math.cos(turn), math.sin(turn)
+        turned = cos * parts[0] + sin * parts[1] + (1 - cos - sin) * parts[2]
+        phase = drift[:, None] * waves
+        frames.append(_power(turned * (np.cos(phase) + 1j * np.sin(phase))))
+    return np.stack(frames)
+
+
+def _power(mixed: np.ndarray) -> np.ndarray:
+    """Squared envelope, averaged over the looks."""
     field = fft.ifft(mixed, axis=-1, workers=1, overwrite_x=True)
-    return (field.real**2 + field.imag**2).mean(axis=1)
+    return (field.real**2 + field.imag**2).mean(axis=0)
 
 
-def _scatterers(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Many scatterers in a cell: circular complex Gaussian of unit power."""
+def _scatterers(shape: tuple[int, int], looks: int, rng: np.random.Generator) -> np.ndarray:
+    """Many scatterers in a cell: circular complex Gaussian of unit power, (looks, *shape)."""
     draws = rng.standard_normal((*shape, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
-    return draws.view(np.complex64)[..., 0]
+    field = draws.view(np.complex64)[..., 0]
+    # Another look meets other scatterers: the same field rolled by a share of its width is as good as a new one.
+    return np.stack([np.roll(field, look * shape[1] // looks, axis=1) for look in range(looks)])
 
 
 def _transfer(scan: Scan, focus_mm: float) -> tuple[np.ndarray, np.ndarray]:

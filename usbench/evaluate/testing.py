@@ -9,7 +9,7 @@ from torch import nn
 
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
-from usbench.train.finetune import EVALUATION_BATCH, plain_batch
+from usbench.train.finetune import EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
 
 
@@ -19,9 +19,9 @@ def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, co
     masks: list[np.ndarray] = []
     with torch.inference_mode():
         for start in range(0, feed.count, EVALUATION_BATCH):
-            batch = plain_batch(feed, np.arange(start, min(start + EVALUATION_BATCH, feed.count)), feed.size)
+            rows = np.arange(start, min(start + EVALUATION_BATCH, feed.count))
             with compute.autocast():
-                output = model(batch.images)
+                output = model(plain_images(feed, rows, feed.size))
             masks.append(protocol.predict(output, pack_size).cpu().numpy())
     return np.concatenate(masks)
 
@@ -53,6 +53,6 @@ def encoder_features(network: Network, feed: Feed, compute: Compute, limit: int 
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
             with compute.autocast():
-                maps = network.encoder(plain_batch(feed, rows[start : start + EVALUATION_BATCH], feed.size).images)
+                maps = network.encoder(plain_images(feed, rows[start : start + EVALUATION_BATCH], feed.size))
             found.append(pooled(maps).float().cpu().numpy())
     return np.concatenate(found)

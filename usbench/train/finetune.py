@@ -31,8 +31,14 @@ def training_batch(feed: Feed, rows: np.ndarray, matrix: np.ndarray, size: int) 
     return Labelled(normalise(sampled[:, :1]), sampled[:, 1:], label)
 
 
+def plain_images(feed: Feed, rows: np.ndarray, size: int) -> Tensor:
+    """Images as they are, resampled to the run's size and normalised: what every evaluation uses."""
+    theta = torch.eye(2, 3, device=feed.device).expand(len(rows), 2, 3)
+    return normalise(resample(feed.take(feed.images, rows).float().mul_(1 / 255), theta, size))
+
+
 def plain_batch(feed: Feed, rows: np.ndarray, size: int) -> Labelled:
-    """Images as they are, resampled to the run's size: what every evaluation uses."""
+    """Images and masks as they are."""
     return training_batch(feed, rows, np.tile(np.eye(3, dtype=np.float32), (len(rows), 1, 1)), size)
 
 
