@@ -81,7 +81,8 @@ def plane(scan: Scan, habitus: Habitus, lesion: Lesion | None, rng: np.random.Ge
     # Septa run along the zero level of a smooth field, and shine where they face the beam.
     septa = np.exp(-((cells / 0.14) ** 2)) * (in_fat + 0.4 * in_gland)
     sheets = np.exp(-((streaks / 0.25) ** 2)) * np.clip(patches + 0.1, 0, 2) * (0.5 * in_fat + in_gland)
-    fascia = (np.exp(-(((fibres - 0.5) / 0.3) ** 2)) * np.clip(0.3 + breaks, 0, 2) + np.clip(fibres - 1.3, 0, 1)) * in_muscle
+    strands = np.exp(-(((fibres - 0.5) / 0.3) ** 2)) * np.clip(0.3 + breaks, 0, 2)
+    fascia = in_muscle * (strands + np.clip(fibres - 1.3, 0, 1))
     level += 3.5 * septa + 2.5 * sheets
     mirror = habitus.septa * septa * _facing(cells) + 1.6 * sheets + 2.0 * fascia
     for border, strength in ((habitus.skin, 3.0), (retro, 5.0), (muscle, 5.0)):
@@ -119,8 +120,9 @@ def _undulation(along: np.ndarray, amplitude: float, depth_mm: float, rng: np.ra
     """The course of a layer's border: a slope and a few slow waves."""
     part = along / depth_mm
     course = rng.normal(0, amplitude) * 2 * part
-    for waves in (0.7, 1.5, 3.1):
-        course = course + rng.normal(0, amplitude / (1 + waves)) * np.sin(2 * np.pi * (waves * part + rng.uniform()))
+    for waves in rng.uniform((0.4, 1.0, 2.0), (1.0, 2.0, 3.5)).astype(np.float32):
+        swing = rng.normal(0, amplitude / (1 + waves) ** 1.3)
+        course = course + swing * np.sin(2 * np.pi * (waves * part + rng.uniform()))
     return (course * depth_mm).astype(np.float32)
 
 

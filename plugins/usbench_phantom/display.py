@@ -27,6 +27,11 @@ class Settings:
     def draw(cls, domain: Domain, rng: np.random.Generator) -> Settings:
         """Settings within the scanner's habits."""
         slope = rng.uniform(*domain.tgc_slope_db)
+        dropouts = [
+            (rng.uniform(), rng.uniform(0.02, 0.06), rng.uniform(4, 14)) for _ in range(rng.poisson(domain.dropout))
+        ]
+        if rng.random() < domain.lift_off:
+            dropouts.append((float(rng.integers(2)), rng.uniform(0.03, 0.07), 60.0))
         return cls(
             dynamic_range_db=rng.uniform(*domain.dynamic_range_db),
             gain_db=rng.uniform(*domain.gain_db),
@@ -35,9 +40,7 @@ class Settings:
             noise_db=rng.uniform(*domain.noise_db),
             reverberation_db=rng.uniform(*domain.reverberation_db),
             reverberation_mm=rng.uniform(0.9, 1.8),
-            dropouts=tuple(
-                (rng.uniform(), rng.uniform(0.02, 0.06), rng.uniform(4, 14)) for _ in range(rng.poisson(domain.dropout))
-            ),
+            dropouts=tuple(dropouts),
         )
 
 

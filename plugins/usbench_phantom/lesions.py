@@ -89,10 +89,10 @@ def draw_lesion(domain: Domain, label: int, rng: np.random.Generator) -> Lesion:
     return Lesion(
         x, depth, longest / 2, longest / 2 * aspect, rng.normal(0, 0.18), _smooth(rng),
         contrast_db=contrast,
-        margin_mm=rng.uniform(0.08, 0.35),
+        margin_mm=rng.uniform(0.1, 0.5),
         halo_db=0.0,
         capsule=rng.uniform(0.5, 3) if rng.random() < 0.4 else 0.0,
-        texture_db=rng.uniform(0.3, 1.5),
+        texture_db=rng.uniform(0.4, 2.2),
         attenuation_db_mm=-rng.uniform(*domain.enhancement_db_mm) - 0.3 * cyst,
         edge_db_mm=rng.uniform(0, 1.0),
         calcifications=0,
@@ -100,19 +100,16 @@ def draw_lesion(domain: Domain, label: int, rng: np.random.Generator) -> Lesion:
 
 
 def _room(domain: Domain, depth: float, radius: float) -> float:
-    """How far from the middle a lesion may lie: at most a third of it is cut by the image's side."""
-    if domain.radius_mm > 0:
-        half = (domain.radius_mm + depth) * np.sin(domain.half_angle)
-    else:
-        half = domain.width_mm / 2
+    """How far from the middle a lesion may lie, so that the image's side cuts little of it."""
+    half = (domain.radius_mm + depth) * np.sin(domain.half_angle) if domain.radius_mm > 0 else domain.width_mm / 2
     return float(max(half - radius - 0.08 * domain.depth_mm, 0.2 * half))
 
 
 def _smooth(rng: np.random.Generator) -> np.ndarray:
     """An oval, or with a few gentle lobes."""
     angle = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
-    lobes = rng.uniform(0, 0.05) + (0.06 if rng.random() < 0.3 else 0.0)
-    radius = 1 + sum(lobes / k * rng.normal() * np.cos(k * angle + rng.uniform(0, 6.28)) for k in (2, 3, 4))
+    lobes = rng.uniform(0.02, 0.08) + (0.08 if rng.random() < 0.3 else 0.0)
+    radius = 1 + sum(lobes / k * rng.normal() * np.cos(k * angle + rng.uniform(0, 6.28)) for k in range(2, 7))
     return np.clip(radius, 0.75, 1.3).astype(np.float32)
 
 

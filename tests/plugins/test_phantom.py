@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -92,8 +93,8 @@ def test_the_frames_of_a_clip_overlap_and_move(domain: str) -> None:
         if frames[0].mask.any():
             places = [np.argwhere(item.mask).mean(axis=0) for item in frames]
             assert abs(places[0] - places[-1]).max() > 1
-            for one, other in zip(frames, frames[1:], strict=False):
-                assert (one.mask & other.mask).sum() > 0.5 * (one.mask | other.mask).sum()
+            for one, other in itertools.pairwise(frames):
+                assert (one.mask & other.mask).sum() > 0.35 * (one.mask | other.mask).sum()
 
 
 def test_the_moving_mask_follows_the_moving_tissue() -> None:
@@ -152,7 +153,7 @@ def test_lesions_are_mostly_darker_than_their_surroundings_and_not_all_by_much()
             box[max(rows.min() - 6, 0) : rows.max() + 6, max(columns.min() - 6, 0) : columns.max() + 6] = True
             contrast.append(item.image[box & ~item.mask].mean() - item.image[item.mask].mean())
     assert np.mean(np.array(contrast) > 0) > 0.9
-    assert np.percentile(contrast, 10) < 30 < np.percentile(contrast, 75)
+    assert np.percentile(contrast, 10) < 25 and np.percentile(contrast, 75) > 30
 
 
 @pytest.mark.parametrize(
