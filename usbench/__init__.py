@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Threads that wait at a barrier give up their core soon. By default libgomp's spin for long, so that a training shares
-# a busy machine twenty to fifty times slower; alone it is as fast either way. Must be set before torch is imported.
+# Threads that wait at a barrier give up their core soon. libgomp lets them spin by default, and two trainings that
+# share two cores then take twice as long; alone it is as fast either way. Must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOMES = {

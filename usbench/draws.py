@@ -25,5 +25,5 @@ def seed_globals(*labels: int | str) -> None:
 
     seed = seed_of(*labels)
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global one is what is meant
+    np.random.seed(seed % 2**32)
     random.seed(seed)

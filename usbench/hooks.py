@@ -70,6 +70,8 @@ class Entry:
     where: str  # the file that registered it
     needs: tuple[str, ...] = ()
     reconstruction: bool = False
+    baseline: str = ""  # of a loss without pretraining: "plain", or "long" for as many steps as a pretrained row
+    generated: bool = False  # a data set that needs no download
     revision: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class Registry:
         self.pm = pluggy.PluginManager(GROUP)
         self.pm.add_hookspecs(Hooks)
         self.broken: dict[str, str] = {}  # plugin → why it could not be loaded
+        self.folders: list[Path] = []  # of loose files, for workers that must load the same
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 
     def add(self, plugin: Any, name: str) -> None:
@@ -190,6 +193,8 @@ class Registry:
         reference: str = "",
         needs: tuple[str, ...] = (),
         reconstruction: bool = False,
+        baseline: str = "",
+        generated: bool = False,
         revision: int = 1,
         options: Mapping[str, Any] | None = None,
         **fixed: Any,
@@ -203,8 +208,9 @@ class Registry:
             raise UsbenchError(f"plugin '{plugin}' registers the {kind} {name!r}: use letters, digits, '-', '_', '.'.")
         needs = (needs,) if isinstance(needs, str) else tuple(needs)
         self._entries[kind][name] = Entry(
-            kind, name, factory, summary, reference, plugin, where, needs, reconstruction, revision, options or {}, fixed
-        )
+            kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,
+            revision, options or {}, fixed,
+        )  # fmt: skip
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """Every registered entry of a kind, or of all, by name."""
@@ -226,6 +232,7 @@ class Registry:
         """Load every loose .py file of a folder as a plugin."""
         if not folder.is_dir():
             raise UsbenchError(f"the plugins folder {folder} is not a folder: name one that holds your .py files.")
+        self.folders.append(folder)
         for file in sorted(folder.glob("*.py")):
             if not file.name.startswith("_"):
                 self._import(file.stem, lambda file=file: _import_file(file))

@@ -226,7 +226,11 @@ def cpu_flags() -> set[str]:
     return set(line.partition(":")[2].split())
 
 
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def resolve_threads(threads: int) -> int:
-    """The threads of a computation: those given, else the cores this process may use, up to 16."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return threads or min(available, MAX_THREADS)
+    """The threads of a computation: those given, else the cores there are, up to 16."""
+    return threads or min(available_cores(), MAX_THREADS)

@@ -16,9 +16,7 @@ MEAN, DEVIATION = 0.30, 0.22  # of the input of every row, whatever the data: on
 LOCAL_SHARE = 0.5  # side of a local view, as a share of a global one
 
 
-def affine(
-    centre: np.ndarray, half: np.ndarray, degrees: np.ndarray, flip: np.ndarray
-) -> np.ndarray:
+def affine(centre: np.ndarray, half: np.ndarray, degrees: np.ndarray, flip: np.ndarray) -> np.ndarray:
     """(n, 3, 3) matrices from view coordinates to image coordinates: flip, scale to half extents, rotate, move."""
     n = len(centre)
     angle = np.deg2rad(degrees)
@@ -123,4 +121,3 @@ def _to(values: np.ndarray, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
-

@@ -32,9 +32,7 @@ class MoCo(Loss):
 
     teacher = (0.99, 0.999)
 
-    def __init__(
-        self, network: Network, temperature: float = 0.1, queue: int = 4096, projection: int = 128
-    ) -> None:
+    def __init__(self, network: Network, temperature: float = 0.1, queue: int = 4096, projection: int = 128) -> None:
         super().__init__(network, head=lambda dim: MoCoProjectionHead(dim, max(dim, projection), projection))
         self.contrast = NTXentLoss(temperature=temperature, memory_bank_size=(queue, projection))
 

@@ -30,9 +30,7 @@ class Phantom(Dataset):
     version = "1"
     classes = ("benign", "malignant", "normal")
 
-    def __init__(
-        self, domain: str = "l7", patients: int = 94, size: int = 128, seed: int = 0, generated: bool = True
-    ) -> None:
+    def __init__(self, domain: str = "l7", patients: int = 94, size: int = 128, seed: int = 0) -> None:
         if domain not in DOMAINS:
             raise ValueError(f"there is no phantom domain '{domain}': the domains are {', '.join(DOMAINS)}.")
         if patients < 1:
@@ -41,7 +39,7 @@ class Phantom(Dataset):
             raise ValueError(f"a phantom image needs at least {SMALLEST} pixels a side, not {size}.")
         if seed < 0:
             raise ValueError(f"the phantom's seed must not be negative, as {seed} is.")
-        super().__init__(domain=domain, patients=patients, size=size, seed=seed, generated=generated)
+        super().__init__(domain=domain, patients=patients, size=size, seed=seed)
         self.name, self.domain = domain, DOMAINS[domain]
         self.patients, self.size, self.seed = patients, size, seed
 

@@ -1,4 +1,4 @@
-"""Relation Contrastive Learning. The paper's formula was not readable to us: this is a reconstruction, with switches."""
+"""Relation Contrastive Learning. The paper's formula was not readable to us: this is our reconstruction of it."""
 
 from usbench import hookimpl
 

@@ -88,7 +88,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
-    except Exception as error:  # noqa: BLE001 - the last resort: said in a line, shown by --debug
+    except Exception as error:
         if debug:
             raise
         _say(f"unexpected {type(error).__name__}: {error}. 'usbench --debug …' shows where; please report it.")

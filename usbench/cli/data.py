@@ -29,7 +29,7 @@ def make(name: str, output: Path | None) -> None:
 
     choice = Choice.parse(name)
     entry = registry().get("dataset", choice.name)
-    if not entry.fixed.get("generated"):
+    if not entry.generated:
         raise UsbenchError(f"'{choice.name}' is not simulated: it is imported from its official release.")
     console = Console()
     with Display(console) as display:

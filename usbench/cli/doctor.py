@@ -25,7 +25,9 @@ def doctor() -> None:
         click.echo(f"{name:<28} {found}")
     click.echo(f"{'machine':<28} {platform.platform()}, {os.cpu_count()} cores, {resolve_threads(0)} used")
     fast = sorted({"amx_bf16", "avx512_bf16"} & cpu_flags())
-    click.echo(f"{'bf16 in hardware':<28} {', '.join(fast) or 'not seen'}: auto precision {resolve_precision('auto', 'cpu')}")
+    click.echo(
+        f"{'bf16 in hardware':<28} {', '.join(fast) or 'not seen'}: auto precision {resolve_precision('auto', 'cpu')}"
+    )
     try:
         import torch
         import torchvision  # noqa: F401 - importing it shows whether it fits torch

@@ -44,7 +44,15 @@ def show(run: Path) -> None:
     )  # fmt: skip
     print_summary(console, summary)
     table = Table(
-        "training", "steps", "seconds", "loss", "inner Dice", "spread", "RankMe", title="Trainings", title_justify="left"
+        "training",
+        "steps",
+        "seconds",
+        "loss",
+        "inner Dice",
+        "spread",
+        "RankMe",
+        title="Trainings",
+        title_justify="left",
     )
     for stage_id, title in summary.run["stages"]:
         if stage_id.startswith("evaluate"):

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from usbench.runs.plan import Stage
+
 PLAIN_SECONDS = 10.0  # between two lines about the same stage
 
 
@@ -21,12 +23,12 @@ class Display:
         self.stopping = False
         self.live = console.is_terminal
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(compact=True), console=console, transient=True, disable=not self.live,
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=18),
+            TextColumn("{task.fields[facts]}"), TimeRemainingColumn(compact=True),
+            console=console, transient=True, disable=not self.live,
         )  # fmt: skip
-        self.task: Any = None
-        self.title = ""
-        self.printed = 0.0
+        self.tasks: dict[str, Any] = {}
+        self.printed: dict[str, float] = {}
         self.before: Any = None
 
     def __enter__(self) -> Display:
@@ -42,35 +44,45 @@ class Display:
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
+        self.console.print("saving … (Ctrl-C again to leave at once)", highlight=False)
 
     def making(self, what: str, done: int, total: int | None) -> None:
         """A data set is being made or imported."""
-        title = f"making {what}"
-        if title != self.title:
-            self._begin(title, total or 0, title)
         if self.stopping:
             raise KeyboardInterrupt
-        if self.live:
-            self.progress.update(self.task, completed=done, facts=f"{done} images")
+        if what not in self.printed:
+            self._open(what, f"making {what}", total)
+        self._move(what, done, f"{done} images")
+        if done == total:
+            self._close(what)
 
-    def stage(self, place: int, total: int, title: str, steps: int) -> None:
+    def begin(self, stage: Stage, place: int, total: int) -> None:
         """A stage begins."""
-        self._begin(f"stage {place} of {total}: {title}", steps, title)
+        self._open(stage.id, f"stage {place} of {total}: {stage.title}", stage.steps or None)
 
-    def _begin(self, line: str, steps: int, title: str) -> None:
-        self.title, self.printed = title, time.monotonic()
-        if not self.live:
-            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
-            return
-        if self.task is not None:
-            self.progress.remove_task(self.task)
-        self.task = self.progress.add_task(line, total=steps or None, facts="")
-
-    def step(self, done: int, total: int, loss: float, rate: float) -> None:
+    def step(self, stage: Stage, done: int, total: int, loss: float, rate: float) -> None:
         """A training went on."""
         facts = f"loss {loss:.3f}  {rate:,.0f} images/s"
+        self._move(stage.id, done, facts, f"  {stage.title}: step {done} of {total}  {facts}")
+
+    def end(self, stage: Stage) -> None:
+        """A stage is finished."""
+        self._close(stage.id)
+
+    def _open(self, name: str, line: str, total: int | None) -> None:
+        self.printed[name] = time.monotonic()
         if self.live:
-            self.progress.update(self.task, completed=done, facts=facts)
-        elif time.monotonic() - self.printed > PLAIN_SECONDS:
-            self.printed = time.monotonic()
-            self.console.print(f"  {self.title}: step {done} of {total}  {facts}", highlight=False, soft_wrap=True)
+            self.tasks[name] = self.progress.add_task(line, total=total, facts="")
+        else:
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _move(self, name: str, done: int, facts: str, line: str = "") -> None:
+        if self.live:
+            self.progress.update(self.tasks[name], completed=done, facts=facts)
+        elif line and time.monotonic() - self.printed[name] > PLAIN_SECONDS:
+            self.printed[name] = time.monotonic()
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def _close(self, name: str) -> None:
+        if self.live:
+            self.progress.remove_task(self.tasks.pop(name))

@@ -112,7 +112,7 @@ def run(
 
     with Display(console) as display:
         try:
-            computed = run_plan(plan, store, registry(), display)
+            computed = run_plan(plan, store, registry(), display, workers=plan.workers)
         except Interrupted as stop:
             raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
     _finish(console, plan, store, computed)

@@ -44,8 +44,10 @@ def make_pack(entry: Entry, choice: Choice, path: Path, source: Path | None, siz
     options = options_of(entry, choice)
     dataset = entry.build(**options)
     if not isinstance(dataset, Dataset):
-        raise UsbenchError(f"data set '{entry.name}' built a {type(dataset).__name__}: it must build a usbench.Dataset.")
-    name = short_name(entry, choice) if entry.fixed.get("generated") else entry.name
+        raise UsbenchError(
+            f"data set '{entry.name}' built a {type(dataset).__name__}: it must build a usbench.Dataset."
+        )
+    name = short_name(entry, choice) if entry.generated else entry.name
     total = dataset.count(source)
     write_pack(
         path, dataset.items(source), size=size, classes=dataset.classes,
@@ -66,7 +68,7 @@ def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     if stored.is_file() and choice == Choice(name=choice.name):
         return Pack(stored)
     entry = registry.get("dataset", choice.name)
-    if not entry.fixed.get("generated"):
+    if not entry.generated:
         raise UsbenchError(
             f"the data set '{choice.name}' is not imported yet: "
             f"run 'usbench data import {choice.name} PATH' with the folder or zip of its official release."

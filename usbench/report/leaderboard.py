@@ -75,7 +75,9 @@ class Result:
         try:
             return pd.read_csv(self.folder / "scores.csv", dtype={"name": str}, keep_default_na=True)
         except (OSError, ValueError) as error:
-            raise UsbenchError(f"{self.folder / 'scores.csv'} cannot be read ({error}): delete the folder, run again.") from None
+            raise UsbenchError(
+                f"{self.folder / 'scores.csv'} cannot be read ({error}): delete the folder, run again."
+            ) from None
 
 
 def results(store: Store, stage_ids: Iterable[str] | None = None) -> list[Result]:

@@ -1,29 +1,33 @@
-"""The local engine: does a plan's missing stages one after the other, in this process."""
+"""The local engine: does a plan's missing stages, one after the other or by several workers of this machine."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import json
 import math
+import multiprocessing
+import os
 import platform
-import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 import usbench
-from usbench.data.pack import Pack
-from usbench.data.splits import fold_split, split, test_rows
-from usbench.errors import RunFailed, UsbenchError
-from usbench.hooks import Registry
+from usbench.errors import Interrupted, RunFailed, UsbenchError
+from usbench.hooks import Registry, registry
 from usbench.runs.plan import Plan, Stage
+from usbench.runs.stages import Stages
 from usbench.runs.store import Store
 
 LIBRARIES = ("torch", "torchvision", "lightly", "segmentation-models-pytorch", "timm", "numpy", "scipy")
+PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 
 
 class Observer(Protocol):
@@ -33,29 +37,54 @@ class Observer(Protocol):
     def stopping(self) -> bool:
         """Whether the user asked to stop."""
 
-    def stage(self, place: int, total: int, title: str, steps: int) -> None:
-        """A stage begins; `steps` is 0 where it has none to show."""
+    def begin(self, stage: Stage, place: int, total: int) -> None:
+        """A stage begins."""
 
-    def step(self, done: int, total: int, loss: float, rate: float) -> None:
+    def step(self, stage: Stage, done: int, total: int, loss: float, rate: float) -> None:
         """A training went on."""
 
+    def end(self, stage: Stage) -> None:
+        """A stage is finished."""
 
-def run_plan(plan: Plan, store: Store, registry: Registry, observer: Observer) -> int:
-    """Do what is missing; returns how many stages were computed."""
+
+class _Watch:
+    """What a training tells, with the stage's name put to it."""
+
+    def __init__(self, stopping: Callable[[], bool], tell: Callable[..., None]) -> None:
+        self._stopping, self._tell = stopping, tell
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping()
+
+    def step(self, done: int, total: int, loss: float, rate: float) -> None:
+        self._tell(done, total, loss, rate)
+
+
+def run_plan(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int = 1) -> int:
+    """Do what is missing; returns how many stages were missing."""
     todo = [stage for stage in plan.stages if not store.has(stage.id)]
-    if not todo:
-        return 0
-    local = Local(store, registry, observer)
+    if workers > 1 and len(todo) > 1:
+        _Pool(store, known, observer, min(workers, len(todo))).run(todo, plan)
+        return len(todo)
+    stages = Stages(store, known)
     for stage in todo:
-        steps = stage.identity.get("schedule", {}).get("steps", 0)
-        observer.stage(plan.stages.index(stage) + 1, len(plan.stages), stage.title, steps)
-        with store.work(stage.id) as folder:
-            if store.has(stage.id):  # finished by another process meanwhile
-                continue
-            began = time.perf_counter()
-            facts = local.do(stage, folder)
-            store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
+        observer.begin(stage, plan.stages.index(stage) + 1, len(plan.stages))
+        watch = _Watch(lambda: observer.stopping, lambda *facts, stage=stage: observer.step(stage, *facts))
+        _do(stage, store, stages, watch)
+        observer.end(stage)
+        if observer.stopping:
+            raise Interrupted(f"{stage.title} is done, and what comes after it is not")
     return len(todo)
+
+
+def _do(stage: Stage, store: Store, stages: Stages, watch: _Watch) -> None:
+    with store.work(stage.id) as folder:
+        if store.has(stage.id):  # finished by another process meanwhile
+            return
+        began = time.perf_counter()
+        facts = stages.do(stage, folder, watch)
+        store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
 
 
 def _record(stage: Stage, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -76,175 +105,126 @@ def versions() -> dict[str, str]:
     return found
 
 
-@contextlib.contextmanager
-def _globals_kept() -> Iterator[None]:
-    """The caller's global random states are theirs: put them back after a stage."""
-    import torch
+class _Pool:
+    """Worker processes that are given stages as soon as what these need is done. Small trainings do not gain from
+    several threads, so as many run at once as there are cores."""
 
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        random.setstate(before[2])
+    def __init__(self, store: Store, known: Registry, observer: Observer, workers: int) -> None:
+        self.store, self.observer = store, observer
+        context = multiprocessing.get_context("spawn")
+        self.stop = context.Event()
+        self.workers: dict[Connection, Any] = {}
+        self.busy: dict[Connection, Stage] = {}
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            folders = [str(folder) for folder in known.folders]
+            process = context.Process(
+                target=_worker, args=(theirs, str(store.root), folders, os.getpid(), self.stop), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self.workers[ours] = process
+
+    def run(self, todo: list[Stage], plan: Plan) -> None:
+        """Do all stages; on the first failure, or when the user asks, the others save and stop."""
+        waiting = sorted(todo, key=_urgency)
+        missing = {stage.id for stage in todo}
+        failure: UsbenchError | None = None
+        begun = len(plan.stages) - len(todo)
+        try:
+            while self.busy or (waiting and failure is None):
+                for connection in self.workers.keys() - self.busy.keys():
+                    ready = next((s for s in waiting if not missing.intersection(s.needs)), None)
+                    if ready is None or failure is not None or self.observer.stopping:
+                        break
+                    waiting.remove(ready)
+                    self.busy[connection] = ready
+                    begun += 1
+                    self.observer.begin(ready, begun, len(plan.stages))
+                    connection.send_bytes(json.dumps(asdict(ready)).encode())
+                if self.observer.stopping and failure is None:
+                    failure = Interrupted("every training is saved")
+                if failure is not None:
+                    self.stop.set()
+                for connection in wait(list(self.busy), timeout=0.2):
+                    assert isinstance(connection, Connection)
+                    failure = self._hear(connection, missing) or failure
+        finally:
+            self._dismiss()
+        if failure is not None:
+            raise failure
+
+    def _hear(self, connection: Connection, missing: set[str]) -> UsbenchError | None:
+        stage = self.busy[connection]
+        try:
+            message = json.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            process = self.workers.pop(connection)
+            process.join()
+            del self.busy[connection]
+            return RunFailed(
+                f"the worker that did {stage.title} died (exit code {process.exitcode}; killed, or out of memory?): "
+                "run the same command again to go on."
+            )
+        if message["what"] == "step":
+            self.observer.step(stage, *message["facts"])
+            return None
+        del self.busy[connection]
+        if message["what"] == "done":
+            missing.discard(stage.id)
+            self.observer.end(stage)
+            return None
+        error = Interrupted if message["code"] == 130 else RunFailed if message["code"] == 1 else UsbenchError
+        return error(message["text"])
+
+    def _dismiss(self) -> None:
+        self.stop.set()
+        for connection in self.workers:
+            with contextlib.suppress(OSError):
+                connection.send_bytes(b"null")
+        for process in self.workers.values():
+            process.join(30)
+            if process.is_alive():
+                process.terminate()
 
 
-class Local:
-    """Does stages in this process."""
+def _urgency(stage: Stage) -> tuple[int, int]:
+    """Pretrainings first, since most waits for them; then what is short and ready; then the longest training."""
+    return {"pretrain": 0, "evaluate": 1, "finetune": 2}[stage.kind], -stage.steps
 
-    def __init__(self, store: Store, registry: Registry, observer: Observer) -> None:
-        self.store, self.registry, self.observer = store, registry, observer
-        self.packs: dict[str, Pack] = {}
 
-    def do(self, stage: Stage, folder: Path) -> dict[str, Any]:
-        """Do one stage in its folder; returns the facts for its record."""
-        import torch
+def _worker(connection: Connection, root: str, folders: list[str], parent: int, stop: Any) -> None:
+    """A worker's life: stages in, what happens out. It dies with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    known = registry()
+    for folder in folders:
+        known.load_folder(Path(folder))
+    store = Store(Path(root))
+    stages = Stages(store, known)
 
-        identity = self._root(stage)
-        if identity["device"] == "cuda" and not torch.cuda.is_available():
-            raise UsbenchError("a CUDA device was found but torch cannot use it: run 'usbench doctor', or --device cpu.")
-        if identity["threads"]:
-            torch.set_num_threads(identity["threads"])
-        kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}
-        with _globals_kept():
-            return kinds[stage.kind](stage, folder)
+    def say(**message: Any) -> None:
+        connection.send_bytes(json.dumps(message).encode())
 
-    def _root(self, stage: Stage) -> dict[str, Any]:
-        """The identity that says how to compute: an evaluation computes as its fine-tune did."""
-        if stage.kind != "evaluate":
-            return stage.identity
-        return self.store.record(stage.needs[0])["identity"]
+    watch = _Watch(lambda: bool(stop.is_set()) or os.getppid() != parent, lambda *facts: say(what="step", facts=facts))
+    for stage in _stages_from(connection):
+        try:
+            _do(stage, store, stages, watch)
+        except UsbenchError as error:
+            say(what="failed", code=error.exit_code, text=str(error))
+        except Exception as error:  # noqa: BLE001 - a stranger's loss may raise anything; the parent says it
+            say(what="failed", code=1, text=f"{stage.title} failed: {type(error).__name__}: {error}.")
+        else:
+            say(what="done")
 
-    def _pack(self, path: str) -> Pack:
-        if path not in self.packs:
-            self.packs[path] = Pack(Path(path))
-        return self.packs[path]
 
-    def _compute(self, identity: dict[str, Any]) -> Any:
-        import torch
-
-        from usbench.train.loop import Compute
-
-        return Compute(torch.device(identity["device"]), identity["precision"])
-
-    def _network(self, stage: Stage, identity: dict[str, Any]) -> Any:
-        from usbench.train.networks import build_network, start_from
-
-        name, options = stage.places["plugins"]["backbone"]
-        network = build_network(self.registry.get("backbone", name), options, identity["size"], identity["seed"])
-        report = start_from(network, stage.places["init"])
-        return network, report
-
-    def _part(self, kind: str, choice: list[Any]) -> Any:
-        from usbench.train.pretrain import Part
-
-        return Part(self.registry.get(kind, choice[0]), choice[1])
-
-    def _pretrain(self, stage: Stage, folder: Path) -> dict[str, Any]:
-        from usbench.data.feed import Feed
-        from usbench.evaluate.statistics import feature_spread_and_rankme
-        from usbench.evaluate.testing import encoder_features
-        from usbench.train.loop import Schedule
-        from usbench.train.pretrain import pretrain
-
-        identity, compute = stage.identity, self._compute(stage.identity)
-        pack = self._pack(stage.places["data"])
-        train, _ = fold_split(pack, identity["fold"])
-        network, report = self._network(stage, identity)
-        feeds: list[Feed] = []
-
-        def feed_of(sectors: bool) -> Feed:
-            feeds.append(Feed([(pack, train)], identity["size"], compute.device, sectors=sectors))
-            return feeds[0]
-
-        facts = pretrain(
-            title=stage.title, folder=folder, network=network, feed_of=feed_of, compute=compute,
-            part=self._part("loss", stage.places["plugins"]["loss"]),
-            steps=tuple(self._part("augmentation", choice) for choice in stage.places["plugins"]["steps"]),
-            schedule=Schedule(**identity["schedule"]), seed=identity["seed"], size=identity["size"],
-            watcher=self.observer,
-        )  # fmt: skip
-        features = encoder_features(network, feeds[0], compute)
-        return {**facts, "images": len(train), "load": str(report or ""), **feature_spread_and_rankme(features)}
-
-    def _finetune(self, stage: Stage, folder: Path) -> dict[str, Any]:
-        from usbench.data.feed import Feed
-        from usbench.train import checkpoint
-        from usbench.train.finetune import finetune
-        from usbench.train.loop import Schedule
-
-        identity, compute = stage.identity, self._compute(stage.identity)
-        pack = self._pack(stage.places["data"])
-        sides = split(pack, fold=identity["fold"], fraction=stage.row["label_fraction"], seed=identity["seed"])
-        network, report = self._network(stage, identity)
-        inherited: dict[str, Any] = {"pretrain_labels": "none"}
-        if stage.places["pretrained"]:
-            weights, _ = checkpoint.read(self.store.folder(stage.places["pretrained"]) / "weights.safetensors")
-            self._inherit(network, weights, stage.places["pretrained"])
-            facts = self.store.record(stage.places["pretrained"])["facts"]
-            inherited = {k: facts[k] for k in ("pretrain_labels", "steps", "images_seen", "pixels_seen")}
-            inherited |= {f"pretrain_{k}": facts[k] for k in ("device_seconds", "peak_mib", "spread", "rankme")}
-        feeds = [
-            Feed([(pack, rows)], identity["size"], compute.device, masks=True) if len(rows) else None
-            for rows in (sides.labelled, sides.inner)
-        ]
-        assert feeds[0] is not None
-        protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
-        facts = finetune(
-            title=stage.title, folder=folder, network=network, protocol=protocol, feed=feeds[0], inner=feeds[1],
-            schedule=Schedule(**identity["schedule"]), compute=compute, seed=identity["seed"], size=identity["size"],
-            watcher=self.observer,
-        )  # fmt: skip
-        return {
-            **facts, "images": len(sides.labelled), "inner_images": len(sides.inner), "load": str(report or ""),
-            **{f"pretrain_{k}" if k in facts else k: v for k, v in inherited.items()},
-        }  # fmt: skip
-
-    @staticmethod
-    def _inherit(network: Any, weights: dict[str, Any], source: str) -> None:
-        own = network.state_dict()
-        if unknown := [name for name in weights if name not in own or own[name].shape != weights[name].shape]:
-            raise RunFailed(f"the weights of {source} do not fit the network at '{unknown[0]}': delete its folder.")
-        network.load_state_dict(weights, strict=False)
-
-    def _evaluate(self, stage: Stage, folder: Path) -> dict[str, Any]:
-        import torch
-
-        from usbench.data.feed import Feed
-        from usbench.evaluate.segmentation import pack_masks
-        from usbench.evaluate.testing import predict, score_images
-        from usbench.train import checkpoint
-
-        tuned = self.store.record(stage.places["finetuned"])
-        identity = tuned["identity"]
-        compute = self._compute(identity)
-        name, options = stage.places["plugins"]["backbone"]
-        network = self.registry.get("backbone", name).build(**options)
-        protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
-        model = protocol.adapt(network)
-        weights, _ = checkpoint.read(self.store.folder(stage.places["finetuned"]) / "weights.safetensors")
-        model.load_state_dict(weights)
-        compute.place(model)
-        pack = self._pack(stage.places["test"])
-        rows = test_rows(pack, identity["fold"], inside=stage.places["inside"])
-        feed = Feed([(pack, rows)], identity["size"], compute.device, masks=True)
-        masks = predict(model, protocol, feed, pack.size, compute)
-        scores = score_images(protocol, masks, feed)
-        scores.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
-        checkpoint.write(
-            folder / "masks.safetensors",
-            {"masks": torch.from_numpy(pack_masks(masks))},
-            {"height": pack.size, "width": pack.size, "names": "scores.csv"},
-        )
-        kept = ("steps", "images_seen", "pixels_seen", "device_seconds", "peak_mib")
-        totals = {k: tuned["facts"][k] for k in kept}
-        for k in ("steps", "images_seen", "pixels_seen", "device_seconds"):
-            totals[k] += tuned["facts"].get(f"pretrain_{k}") or 0
-        totals["peak_mib"] = max(totals["peak_mib"], tuned["facts"].get("pretrain_peak_mib") or 0)
-        copied = ("selection", "dice_inner", "dice_inner_last", "pretrain_labels", "pretrain_spread", "pretrain_rankme")
-        return {
-            **totals, **{k: tuned["facts"].get(k) for k in copied}, "pack": pack.digest,
-            "images": len(scores), "groups": int(scores.group.nunique()), "primary": protocol.primary,
-            "metrics": list(protocol.metrics),
-        }  # fmt: skip
+def _stages_from(connection: Connection) -> Iterator[Stage]:
+    while True:
+        try:
+            given = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        if given is None:
+            return
+        yield Stage(**{**given, "needs": tuple(given["needs"])})

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from usbench.data.home import Progress, find_pack, options_of
-from usbench.data.pack import Pack
 from usbench.data.splits import fold_split, list_digest, split, test_rows
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
-from usbench.spec import Choice, RunSpec, ScheduleSpec, key_of, resolve_device, resolve_precision, resolve_threads
+from usbench.spec import (
+    Choice,
+    RunSpec,
+    ScheduleSpec,
+    available_cores,
+    key_of,
+    resolve_device,
+    resolve_precision,
+    resolve_threads,
+)
 
 REVISION = {"pretrain": 1, "finetune": 1, "evaluate": 1}  # raise one when the harness changes what a stage computes
 
@@ -36,6 +44,11 @@ class Stage:
         return key_of(self.identity)
 
     @property
+    def steps(self) -> int:
+        """How many training steps it takes; none for a test."""
+        return int(self.identity.get("schedule", {}).get("steps", 0))
+
+    @property
     def id(self) -> str:
         """The name of its folder."""
         return f"{self.kind}-{self.key}"
@@ -48,6 +61,7 @@ class Plan:
     spec: RunSpec
     stages: list[Stage]
     missing: list[str]  # baselines that cannot be run here, named
+    workers: int = 1  # stages that fit on this machine at once
 
     @property
     def key(self) -> str:
@@ -102,7 +116,9 @@ class Planner:
                 raise UsbenchError(f"'{pack.name}' has no annotated image to test on: leave it out of --ood.")
         names = [pack.name for pack in (self.data, *self.ood)]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise UsbenchError(f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on.")
+            raise UsbenchError(
+                f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on."
+            )
 
     @staticmethod
     def _identity(part: Part) -> dict[str, Any]:
@@ -138,7 +154,7 @@ class Planner:
             "loss": text, "aug": self.spec.aug if entry.factory is not None else "none",
             "backbone": self.backbone[2], "init": init, "train_data": self.data.name,
             "pretrain_data": self.data.name if entry.factory is not None else "none",
-            "baseline": entry.fixed.get("baseline", ""), "reconstruction": entry.reconstruction,
+            "baseline": entry.baseline, "reconstruction": entry.reconstruction,
             "protocol": self.protocol[2], "fold": self.spec.fold,
             **{k: self.compute[k] for k in ("device", "precision", "threads")},
         }  # fmt: skip
@@ -174,7 +190,9 @@ class Planner:
                 for stage in self._line(part, seed, self.spec.init):
                     stages.setdefault(stage.id, stage)
         order = {"pretrain": 0, "finetune": 1, "evaluate": 2}
-        return Plan(self.spec, sorted(stages.values(), key=lambda s: order[s.kind]), missing)
+        threads = self.compute["threads"]
+        workers = max(1, available_cores() // threads) if threads else 1
+        return Plan(self.spec, sorted(stages.values(), key=lambda s: order[s.kind]), missing, workers)
 
     def _standing(self, part: Part, tuned: Stage, source: Stage | None, tested: str) -> dict[str, str]:
         """Where a result stands: `arena` is what compared rows share, `setting` is a row, whatever its seed."""
@@ -203,7 +221,7 @@ class Planner:
             )  # fmt: skip
             yield source
         schedule = self.spec.finetune
-        if part[0].fixed.get("baseline") == "long":
+        if part[0].baseline == "long":
             schedule = schedule.model_copy(update={"steps": schedule.steps + self.spec.pretrain.steps})
         for fraction in self.spec.labels:
             sides = split(self.data, fold=self.spec.fold, fraction=fraction, seed=seed)

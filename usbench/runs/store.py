@@ -1,9 +1,9 @@
 """The store: one folder a finished stage, named by its key; finished or absent.
 
-    runs/store.json                 the schema
-    runs/stages/<kind>-<key>/       record.json and what the stage made
-    runs/stages/<kind>-<key>.part/  a stage in work, under a lease
-    runs/<name>-<key>/              a run's spec, table and pictures, derived from its stages
+runs/store.json                 the schema
+runs/stages/<kind>-<key>/       record.json and what the stage made
+runs/stages/<kind>-<key>.part/  a stage in work, under a lease
+runs/<name>-<key>/              a run's spec, table and pictures, derived from its stages
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UsbenchError(f"--out {self.root} cannot be written ({error.strerror}): name another folder.") from None
+            raise UsbenchError(
+                f"--out {self.root} cannot be written ({error.strerror}): name another folder."
+            ) from None
         return self.check_schema()
 
     def check_schema(self) -> Store:
@@ -69,7 +71,9 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsbenchError(f"{path} cannot be read ({error}): restore it or start a new store.") from None
         if schema > SCHEMA:
-            raise UsbenchError(f"{self.root} has store schema {schema}, newer than the {SCHEMA} known here: update usbench.")
+            raise UsbenchError(
+                f"{self.root} has store schema {schema}, newer than the {SCHEMA} known here: update usbench."
+            )
         return self
 
     def folder(self, stage_id: str) -> Path:

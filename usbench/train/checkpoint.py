@@ -98,8 +98,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         parameter = parameters[int(place)]
         if value.shape == parameter.shape:
             value = torch.empty_like(parameter).copy_(value)
-        elif key != "step":
-            value = value.to(parameter.device)
-        elif optimizer.defaults.get("fused"):
+        elif key != "step" or optimizer.defaults.get("fused"):
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value

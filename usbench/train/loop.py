@@ -156,7 +156,9 @@ class Training:
                 self._close_window(rate)
                 now = time.perf_counter()
                 done = self.step - start
-                watcher.step(self.step, self.schedule.steps, self.rows[-1]["loss"], done * self.schedule.batch / (now - clock))
+                watcher.step(
+                    self.step, self.schedule.steps, self.rows[-1]["loss"], done * self.schedule.batch / (now - clock)
+                )
             after(self.step)
             self.seconds = time.perf_counter() - began
             if watcher.stopping and self.step < self.schedule.steps:

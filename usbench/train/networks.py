@@ -35,7 +35,9 @@ def build_network(entry: Entry, options: dict[str, object], size: int, seed: int
     seed_globals(seed, "network")
     network = entry.build(**options)
     if not isinstance(network, Network):
-        raise UsbenchError(f"backbone '{entry.name}' built a {type(network).__name__}: it must build a usbench.Network.")
+        raise UsbenchError(
+            f"backbone '{entry.name}' built a {type(network).__name__}: it must build a usbench.Network."
+        )
     if size % network.stride:
         below = max(1, size // network.stride) * network.stride
         raise UsbenchError(
@@ -60,7 +62,9 @@ def imagenet_file(timm_name: str) -> Path:
 
     configuration = timm.get_pretrained_cfg(timm_name) if timm_name and timm.is_model(timm_name) else None
     if configuration is None or not configuration.hf_hub_id:
-        raise UsbenchError(f"no ImageNet weights are published for the encoder '{timm_name}': use --init random or a file.")
+        raise UsbenchError(
+            f"no ImageNet weights are published for the encoder '{timm_name}': use --init random or a file."
+        )
     tag = f".{configuration.tag}" if configuration.tag else ""
     repository = f"{configuration.hf_hub_id.rstrip('/')}"
     repository = repository if repository.count("/") and not repository.endswith("timm") else f"timm/{timm_name}{tag}"
@@ -77,7 +81,9 @@ def imagenet_file(timm_name: str) -> Path:
 def load_encoder(network: Network, tensors: dict[str, Tensor], source: str) -> LoadReport:
     """Load an encoder's weights whole; a file that lacks any of its tensors, or has other shapes, is refused."""
     own = network.encoder.state_dict()
-    given = {_strip(name): value for name, value in tensors.items() if not name.startswith(("decoder.", "segmentation_"))}
+    given = {
+        _strip(name): value for name, value in tensors.items() if not name.startswith(("decoder.", "segmentation_"))
+    }
     stripped = {_strip(name): name for name in own}
     adapted: list[str] = []
     missing = sorted(k for k in stripped.keys() - given.keys() if not CLASSIFIER.search(k))

@@ -1,0 +1,195 @@
+"""How each kind of stage is done, in this process. Everything it needs stands in the stage and in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usbench.data.pack import Pack
+from usbench.data.splits import fold_split, split, test_rows
+from usbench.errors import RunFailed, UsbenchError
+from usbench.hooks import Registry
+from usbench.runs.plan import Stage
+from usbench.runs.store import Store
+
+
+@contextlib.contextmanager
+def _globals_kept() -> Iterator[None]:
+    """The caller's global random states are theirs: put them back after a stage."""
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+class Stages:
+    """Does stages in this process."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self.store, self.registry = store, registry
+        self.packs: dict[str, Pack] = {}
+
+    def do(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
+        import torch
+
+        identity = self._root(stage)
+        if identity["device"] == "cuda" and not torch.cuda.is_available():
+            raise UsbenchError(
+                "a CUDA device was found but torch cannot use it: run 'usbench doctor', or --device cpu."
+            )
+        if identity["threads"]:
+            torch.set_num_threads(identity["threads"])
+        kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}
+        with _globals_kept():
+            return kinds[stage.kind](stage, folder, watcher)
+
+    def _root(self, stage: Stage) -> dict[str, Any]:
+        """The identity that says how to compute: an evaluation computes as its fine-tune did."""
+        if stage.kind != "evaluate":
+            return stage.identity
+        return self.store.record(stage.needs[0])["identity"]
+
+    def _pack(self, path: str) -> Pack:
+        if path not in self.packs:
+            self.packs[path] = Pack(Path(path))
+        return self.packs[path]
+
+    def _compute(self, identity: dict[str, Any]) -> Any:
+        import torch
+
+        from usbench.train.loop import Compute
+
+        return Compute(torch.device(identity["device"]), identity["precision"])
+
+    def _network(self, stage: Stage, identity: dict[str, Any]) -> Any:
+        from usbench.train.networks import build_network, start_from
+
+        name, options = stage.places["plugins"]["backbone"]
+        network = build_network(self.registry.get("backbone", name), options, identity["size"], identity["seed"])
+        report = start_from(network, stage.places["init"])
+        return network, report
+
+    def _part(self, kind: str, choice: list[Any]) -> Any:
+        from usbench.train.pretrain import Part
+
+        return Part(self.registry.get(kind, choice[0]), choice[1])
+
+    def _pretrain(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        from usbench.data.feed import Feed
+        from usbench.evaluate.statistics import feature_spread_and_rankme
+        from usbench.evaluate.testing import encoder_features
+        from usbench.train.loop import Schedule
+        from usbench.train.pretrain import pretrain
+
+        identity, compute = stage.identity, self._compute(stage.identity)
+        pack = self._pack(stage.places["data"])
+        train, _ = fold_split(pack, identity["fold"])
+        network, report = self._network(stage, identity)
+        feeds: list[Feed] = []
+
+        def feed_of(sectors: bool) -> Feed:
+            feeds.append(Feed([(pack, train)], identity["size"], compute.device, sectors=sectors))
+            return feeds[0]
+
+        facts = pretrain(
+            title=stage.title, folder=folder, network=network, feed_of=feed_of, compute=compute,
+            part=self._part("loss", stage.places["plugins"]["loss"]),
+            steps=tuple(self._part("augmentation", choice) for choice in stage.places["plugins"]["steps"]),
+            schedule=Schedule(**identity["schedule"]), seed=identity["seed"], size=identity["size"],
+            watcher=watcher,
+        )  # fmt: skip
+        features = encoder_features(network, feeds[0], compute)
+        return {**facts, "images": len(train), "load": str(report or ""), **feature_spread_and_rankme(features)}
+
+    def _finetune(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        from usbench.data.feed import Feed
+        from usbench.train import checkpoint
+        from usbench.train.finetune import finetune
+        from usbench.train.loop import Schedule
+
+        identity, compute = stage.identity, self._compute(stage.identity)
+        pack = self._pack(stage.places["data"])
+        sides = split(pack, fold=identity["fold"], fraction=stage.row["label_fraction"], seed=identity["seed"])
+        network, report = self._network(stage, identity)
+        inherited: dict[str, Any] = {"pretrain_labels": "none"}
+        if stage.places["pretrained"]:
+            weights, _ = checkpoint.read(self.store.folder(stage.places["pretrained"]) / "weights.safetensors")
+            self._inherit(network, weights, stage.places["pretrained"])
+            facts = self.store.record(stage.places["pretrained"])["facts"]
+            inherited = {k: facts[k] for k in ("pretrain_labels", "steps", "images_seen", "pixels_seen")}
+            inherited |= {f"pretrain_{k}": facts[k] for k in ("device_seconds", "peak_mib", "spread", "rankme")}
+        feeds = [
+            Feed([(pack, rows)], identity["size"], compute.device, masks=True) if len(rows) else None
+            for rows in (sides.labelled, sides.inner)
+        ]
+        assert feeds[0] is not None
+        protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
+        facts = finetune(
+            title=stage.title, folder=folder, network=network, protocol=protocol, feed=feeds[0], inner=feeds[1],
+            schedule=Schedule(**identity["schedule"]), compute=compute, seed=identity["seed"], size=identity["size"],
+            watcher=watcher,
+        )  # fmt: skip
+        return {
+            **facts, "images": len(sides.labelled), "inner_images": len(sides.inner), "load": str(report or ""),
+            **{f"pretrain_{k}" if k in facts else k: v for k, v in inherited.items()},
+        }  # fmt: skip
+
+    @staticmethod
+    def _inherit(network: Any, weights: dict[str, Any], source: str) -> None:
+        own = network.state_dict()
+        if unknown := [name for name in weights if name not in own or own[name].shape != weights[name].shape]:
+            raise RunFailed(f"the weights of {source} do not fit the network at '{unknown[0]}': delete its folder.")
+        network.load_state_dict(weights, strict=False)
+
+    def _evaluate(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        import torch
+
+        from usbench.data.feed import Feed
+        from usbench.evaluate.segmentation import pack_masks
+        from usbench.evaluate.testing import predict, score_images
+        from usbench.train import checkpoint
+
+        tuned = self.store.record(stage.places["finetuned"])
+        identity = tuned["identity"]
+        compute = self._compute(identity)
+        name, options = stage.places["plugins"]["backbone"]
+        network = self.registry.get("backbone", name).build(**options)
+        protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
+        model = protocol.adapt(network)
+        weights, _ = checkpoint.read(self.store.folder(stage.places["finetuned"]) / "weights.safetensors")
+        model.load_state_dict(weights)
+        compute.place(model)
+        pack = self._pack(stage.places["test"])
+        rows = test_rows(pack, identity["fold"], inside=stage.places["inside"])
+        feed = Feed([(pack, rows)], identity["size"], compute.device, masks=True)
+        # No lesion is seen outside the insonified region, whatever the network says there.
+        masks = predict(model, protocol, feed, pack.size, compute) & pack.plane("sector", rows)
+        scores = score_images(protocol, masks, feed)
+        scores.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
+        checkpoint.write(
+            folder / "masks.safetensors",
+            {"masks": torch.from_numpy(pack_masks(masks))},
+            {"height": pack.size, "width": pack.size, "names": "scores.csv"},
+        )
+        kept = ("steps", "images_seen", "pixels_seen", "device_seconds", "peak_mib")
+        totals = {k: tuned["facts"][k] for k in kept}
+        for k in ("steps", "images_seen", "pixels_seen", "device_seconds"):
+            totals[k] += tuned["facts"].get(f"pretrain_{k}") or 0
+        totals["peak_mib"] = max(totals["peak_mib"], tuned["facts"].get("pretrain_peak_mib") or 0)
+        copied = ("selection", "dice_inner", "dice_inner_last", "pretrain_labels", "pretrain_spread", "pretrain_rankme")
+        return {
+            **totals, **{k: tuned["facts"].get(k) for k in copied}, "pack": pack.digest,
+            "images": len(scores), "groups": int(scores.group.nunique()), "primary": protocol.primary,
+            "metrics": list(protocol.metrics),
+        }  # fmt: skip
