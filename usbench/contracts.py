@@ -197,8 +197,8 @@ class Loss(nn.Module):
         first, last = self.teacher
         momentum = last - (last - first) * (np.cos(np.pi * progress) + 1) / 2
         pairs = [(self.teacher_encoder, self.network.encoder), (self.teacher_projector, self.projector)]
-        slow = [p for teacher, _ in pairs if teacher is not None for p in teacher.parameters()]
-        fast = [p for teacher, student in pairs if teacher is not None and student for p in student.parameters()]
+        slow: list[Tensor] = [p for teacher, _ in pairs if teacher is not None for p in teacher.parameters()]
+        fast: list[Tensor] = [p for teacher, student in pairs if teacher is not None and student for p in student.parameters()]
         torch._foreach_lerp_(slow, fast, 1 - float(momentum))
 
 

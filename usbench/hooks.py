@@ -235,12 +235,12 @@ class Registry:
         self.folders.append(folder)
         for file in sorted(folder.glob("*.py")):
             if not file.name.startswith("_"):
-                self._import(file.stem, lambda file=file: _import_file(file))
+                self._import(file.stem, functools.partial(_import_file, file))
 
     def load_modules(self, names: str) -> None:
         """Load modules by name, comma-separated, without entry points."""
         for name in filter(None, (part.strip() for part in names.split(","))):
-            self._import(name.removeprefix("usbench_"), lambda name=name: importlib.import_module(name))
+            self._import(name.removeprefix("usbench_"), functools.partial(importlib.import_module, name))
 
     def load_entry_points(self) -> None:
         """Load what is installed under the entry-point group `usbench`."""

@@ -37,13 +37,17 @@ def flip_rotate(rng: np.random.Generator, count: int, degrees: float) -> np.ndar
 
 def resample(planes: Tensor, matrix: Tensor, size: int) -> Tensor:
     """One bilinear resample of (n, c, H, W) through (n, 2, 3) into (n, c, size, size); outside is black."""
-    grid = functional.affine_grid(matrix, [len(planes), planes.shape[1], size, size], align_corners=False)
+    # An affine grid is a sum of a row and a column, which costs a fraction of affine_grid's matrix products.
+    at = (torch.arange(size, device=planes.device, dtype=torch.float32) * 2 + 1) / size - 1
+    across, down, move = matrix.unbind(-1)
+    column = torch.addcmul(move[:, None], down[:, None], at[:, None])
+    grid = (across[:, None] * at[:, None])[:, None] + column[:, :, None]
     return functional.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def normalise(images: Tensor) -> Tensor:
     """[0, 1] → the network's input."""
-    return (images - MEAN) / DEVIATION
+    return images.sub(MEAN).mul_(1 / DEVIATION)
 
 
 def between(source: Tensor, target: Tensor) -> Tensor:
@@ -97,16 +101,14 @@ class Views(nn.Module):
         self, images: Tensor, sector: Tensor | None, drawn: list[Drawn]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """(n, 1, H, W) uint8, and its sector → normalised views, their geometry, their sectors."""
-        planes = images if sector is None else torch.cat([images, sector], 1)
+        planes = (images if sector is None else torch.cat([images, sector], 1)).float()
         views: list[Tensor] = []
         geometry: list[Tensor] = []
         sectors: list[Tensor] = []
         for each in drawn:
-            source = planes.float().mul_(1 / 255).repeat(each.views, 1, 1, 1)
-            sampled = resample(source, each.matrix, each.size)
-            pixels, inside = sampled[:, :1], None
-            if sector is not None:
-                inside = sampled[:, 1:] > 0.5 / 255  # the sector is stored as 0 and 1 of 255
+            sampled = torch.cat([resample(planes, matrix, each.size) for matrix in each.matrix.chunk(each.views)])
+            pixels = sampled[:, :1].mul(1 / 255)
+            inside = sampled[:, 1:] > 0.5 if sector is not None else None
             for step, params in zip(self.steps, each.steps, strict=True):
                 pixels = step(pixels, params, inside)
             views += normalise(pixels).chunk(each.views)

@@ -101,7 +101,7 @@ def sector_boxes(sector: np.ndarray) -> np.ndarray:
     n, height, width = sector.shape
     boxes = np.tile(np.array([-1, -1, 1, 1], np.float32), (n, 1))
     for axis, size, low in ((1, width, 0), (2, height, 1)):
-        covered = sector.any(axis=axis)
+        covered: np.ndarray = np.any(sector, axis=axis)
         some = covered.any(axis=1)
         first, last = covered.argmax(axis=1), size - covered[:, ::-1].argmax(axis=1)
         boxes[some, low] = (2 * first / size - 1)[some]

@@ -153,7 +153,8 @@ def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], colum
         plane = getattr(item, what)
         if plane is not None and plane.shape != image.shape:
             raise UsbenchError(f"item '{item.name}' has a {what} of {plane.shape} for an image of {image.shape}.")
-    box = letterbox(*image.shape, size)
+    height, width = image.shape
+    box = letterbox(height, width, size)
     raw.write(place(image, box, size).tobytes())
     mask = np.zeros(image.shape, np.bool_) if item.mask is None else item.mask.astype(np.bool_)
     sector = np.ones(image.shape, np.bool_) if item.sector is None else item.sector.astype(np.bool_)

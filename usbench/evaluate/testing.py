@@ -31,15 +31,15 @@ def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.Da
     (pack, indices), *_ = feed.parts
     truth = pack.plane("mask", indices)
     rows = []
-    for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].itertuples(), strict=True):
-        top, left = int(known.offset_y), int(known.offset_x)
-        height = max(1, round(int(known.native_height) * float(known.scale)))
-        width = max(1, round(int(known.native_width) * float(known.scale)))
+    for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].to_dict("records"), strict=True):
+        top, left = known["offset_y"], known["offset_x"]
+        height = max(1, round(known["native_height"] * known["scale"]))
+        width = max(1, round(known["native_width"] * known["scale"]))
         inside = np.s_[top : top + height, left : left + width]
         rows.append(
             {
-                "name": known.name, "group": int(known.group), "label": int(known.label),
-                "lesion": bool(true.any()), **protocol.score(mask[inside], true[inside], 1 / float(known.scale)),
+                "name": known["name"], "group": known["group"], "label": known["label"],
+                "lesion": bool(true.any()), **protocol.score(mask[inside], true[inside], 1 / known["scale"]),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -146,8 +146,8 @@ class _Pool:
                     failure = Interrupted("every training is saved")
                 if failure is not None:
                     self.stop.set()
-                for connection in wait(list(self.busy), timeout=0.2):
-                    assert isinstance(connection, Connection)
+                heard = wait(list(self.busy), timeout=0.2)
+                for connection in [c for c in self.busy if c in heard]:
                     failure = self._hear(connection, missing) or failure
         finally:
             self._dismiss()

@@ -79,7 +79,7 @@ class Planner:
         self.backbone = self._choose("backbone", spec.backbone)
         self.protocol = self._choose("protocol", spec.protocol)
         device = resolve_device(spec.device)
-        self.compute = {
+        self.compute: dict[str, Any] = {
             "device": device,
             "precision": resolve_precision(spec.precision, device),
             "threads": resolve_threads(spec.threads) if device == "cpu" else 0,

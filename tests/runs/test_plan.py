@@ -1,0 +1,123 @@
+"""A key changes with all that changes a result, and with nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usbench.errors import UsbenchError
+from usbench.hooks import Registry
+from usbench.runs.plan import Plan, make_plan
+from usbench.spec import resolve
+
+
+def plan_of(registry: Registry, settings: dict[str, Any], **changes: Any) -> Plan:
+    return make_plan(registry, resolve({"loss": "simclr", "seeds": [0], **settings, **changes}), lambda *_: None)
+
+
+def keys(plan: Plan, kind: str, loss: str = "simclr") -> set[str]:
+    return {stage.key for stage in plan.stages if stage.kind == kind and stage.row["loss"].startswith(loss)}
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "loss option": {"loss": "simclr:temperature=0.2"},
+    "loss": {"loss": "byol"},
+    "augmentation": {"aug": "freq"},
+    "augmentation option": {"aug": "spatial:degrees=5"},
+    "backbone": {"backbone": "unet-resnet18"},
+    "size": {"size": 64},
+    "seed": {"seeds": [1]},
+    "fold": {"fold": 1},
+    "precision": {"precision": "bf16"},
+    "threads": {"threads": 2},
+    "steps": {"pretrain": {"steps": 5, "batch": 8}},
+    "learning rate": {"pretrain": {"steps": 4, "batch": 8, "lr": 1e-2}},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_key_of_a_pretraining_changes_with(what: str, installed: Registry, tiny_settings: dict[str, Any]) -> None:
+    change = CHANGES[what]
+    loss = change.get("loss", "simclr").partition(":")[0]
+    assert keys(plan_of(installed, tiny_settings), "pretrain") != keys(
+        plan_of(installed, tiny_settings, **change), "pretrain", loss
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": [100]}, {"ood": []}, {"finetune": {"steps": 9, "batch": 4}}], ids=lambda c: next(iter(c))
+)
+def test_the_key_of_a_pretraining_does_not_change_with_what_comes_after(
+    change: dict[str, Any], installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    assert keys(plan_of(installed, tiny_settings), "pretrain") == keys(
+        plan_of(installed, tiny_settings, **change), "pretrain"
+    )
+
+
+def test_all_label_fractions_of_a_seed_share_one_pretraining(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    plan = plan_of(installed, tiny_settings, labels=[20, 50, 100], seeds=[0, 1])
+    assert len(keys(plan, "pretrain")) == 2
+    assert len(keys(plan, "finetune")) == 6
+
+
+def test_a_baseline_is_the_same_stage_whatever_it_stands_beside(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    first, second = (plan_of(installed, tiny_settings, loss=loss) for loss in ("simclr", "vicreg"))
+    assert keys(first, "finetune", "none") == keys(second, "finetune", "none")
+
+
+def test_the_long_baseline_takes_the_steps_of_pretraining_too(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    plan = plan_of(installed, tiny_settings)
+    steps = {(s.row["loss"], s.steps) for s in plan.stages if s.kind == "finetune"}
+    assert steps == {("simclr", 4), ("none", 4), ("none-long", 8)}
+
+
+def test_an_edited_loose_file_gets_a_new_key(tmp_path: Path, tiny_settings: dict[str, Any]) -> None:
+    source = (
+        "from usbench import Loss, hookimpl\n"
+        "class Mine(Loss):\n    def objective(self, out, batch): return out.features[0].mean()\n"
+        "@hookimpl\ndef usbench_losses(register): register('mine', Mine, summary='mine')\n"
+    )
+    found = []
+    for text in (source, source.replace("mean()", "std()")):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        (folder / "mine.py").write_text(text)
+        registry = Registry()
+        registry.load_entry_points()
+        registry.load_folder(folder)
+        found.append(keys(plan_of(registry, tiny_settings, loss="mine"), "pretrain", "mine"))
+    assert found[0] != found[1]
+
+
+def test_the_target_domain_is_never_trained_on(installed: Registry, tiny_settings: dict[str, Any]) -> None:
+    with pytest.raises(UsbenchError, match="never trained on"):
+        plan_of(installed, tiny_settings, ood=tiny_settings["data"])
+
+
+def test_a_loss_whose_needs_the_data_lacks_is_refused_with_what_would_fit(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    installed._register("loss", "test", __file__, "needy", "nowhere:Needy", summary="wants depth", needs=("depth",))
+    with pytest.raises(UsbenchError, match=r"needs depth.*what fits: byol, moco"):
+        plan_of(installed, tiny_settings, loss="needy")
+
+
+def test_planning_needs_no_weights_and_says_what_a_run_will_do(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    plan = plan_of(installed, tiny_settings)
+    kinds = [stage.kind for stage in plan.stages]
+    assert (kinds.count("pretrain"), kinds.count("finetune"), kinds.count("evaluate")) == (1, 6, 12)
+    done: set[str] = set()
+    for stage in plan.stages:
+        assert set(stage.needs) <= done
+        done.add(stage.id)

@@ -1,0 +1,197 @@
+"""Plugins: what registers, what clashes, what breaks, and what an option may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from usbench import hookimpl
+from usbench.errors import UsbenchError
+from usbench.hooks import HOOK_OF, KINDS, Entry, Registry
+
+
+def plugin(hook: str, *names: str, **more: object) -> ModuleType:
+    """A module that registers the names through one hook."""
+
+    def function(register):
+        for name in names:
+            register(name, object, summary=f"the {name}", **more)
+
+    made = ModuleType(f"stranger_{hook}")
+    made.__file__ = __file__
+    setattr(made, hook, hookimpl(function))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "hook"),
+    [
+        ("loss", "usbench_losses"),
+        ("augmentation", "usbench_augmentations"),
+        ("backbone", "usbench_backbones"),
+        ("dataset", "usbench_datasets"),
+        ("protocol", "usbench_protocols"),
+    ],
+)
+def test_each_hook_fills_its_own_registry(bare: Registry, kind: str, hook: str) -> None:
+    bare.add(plugin(hook, "b", "a"), "stranger")
+    assert HOOK_OF[kind] == hook
+    assert [entry.name for entry in bare.entries(kind)] == ["a", "b"]
+    assert all(not list(bare.entries(other)) for other in KINDS if other != kind)
+    assert bare.get(kind, "a").plugin == "stranger"
+
+
+def test_a_removed_plugin_leaves_nothing_and_can_come_again(bare: Registry) -> None:
+    stranger = plugin("usbench_losses", "mine")
+    bare.add(stranger, "stranger")
+    bare.remove("stranger")
+    assert not list(bare.entries())
+    bare.add(stranger, "stranger")
+    assert bare.get("loss", "mine").summary == "the mine"
+
+
+def test_two_plugins_with_one_name_are_an_error_that_names_both_and_the_first_stays(bare: Registry) -> None:
+    bare.add(plugin("usbench_losses", "mine"), "first")
+    with pytest.raises(UsbenchError, match=r"loss 'mine': 'first' and 'second'"):
+        bare.add(plugin("usbench_losses", "other", "mine"), "second")
+    assert [entry.name for entry in bare.entries("loss")] == ["mine"]
+    assert bare.get("loss", "mine").plugin == "first"
+
+
+def test_one_name_may_stand_in_two_kinds(bare: Registry) -> None:
+    bare.add(plugin("usbench_losses", "freq"), "first")
+    bare.add(plugin("usbench_augmentations", "freq"), "second")
+    assert bare.get("loss", "freq").plugin == "first"
+    assert bare.get("augmentation", "freq").plugin == "second"
+
+
+def test_a_plugin_that_raises_is_set_aside_whole_with_its_reason(bare: Registry) -> None:
+    broken = ModuleType("broken")
+
+    @hookimpl
+    def usbench_losses(register):
+        register("half", object, summary="registered before the failure")
+        raise RuntimeError("no licence found")
+
+    broken.usbench_losses = usbench_losses
+    broken.__file__ = __file__
+    bare.add(broken, "broken")
+    bare.add(plugin("usbench_losses", "sound"), "sound")
+    assert [entry.name for entry in bare.entries()] == ["sound"]
+    assert bare.broken == {"broken": "RuntimeError: no licence found"}
+    with pytest.raises(UsbenchError, match="no licence found"):
+        bare.get("loss", "half")
+
+
+def test_a_misspelt_hook_is_found(bare: Registry) -> None:
+    bare.add(plugin("usbench_loses", "mine"), "stranger")
+    assert "usbench_loses" in bare.broken["stranger"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a+b", "a/b"])
+def test_a_name_that_the_command_line_could_not_carry_is_refused(bare: Registry, name: str) -> None:
+    with pytest.raises(UsbenchError, match="use letters"):
+        bare.add(plugin("usbench_losses", name), "stranger")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(bare: Registry) -> None:
+    bare.add(plugin("usbench_losses", "simclr", "vicreg"), "stranger")
+    with pytest.raises(UsbenchError, match="did you mean 'simclr'"):
+        bare.get("loss", "simcrl")
+    with pytest.raises(UsbenchError, match="known: simclr, vicreg"):
+        bare.get("loss", "zzzzzzz")
+
+
+def test_a_loose_file_is_a_plugin_and_one_that_cannot_be_imported_is_listed(bare: Registry, tmp_path: Path) -> None:
+    sound = "from usbench import hookimpl\n@hookimpl\ndef usbench_losses(register):\n"
+    (tmp_path / "sound.py").write_text(sound + "    register('loose', 'nowhere:Loss', summary='from a loose file')\n")
+    (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\n")
+    (tmp_path / "_helper.py").write_text("raise AssertionError('a file with an underscore is no plugin')\n")
+    bare.load_folder(tmp_path)
+    assert [entry.name for entry in bare.entries()] == ["loose"]
+    assert list(bare.broken) == ["broken"] and "a_module_that_is_not_there" in bare.broken["broken"]
+
+
+def test_a_module_can_be_named_without_an_entry_point(bare: Registry) -> None:
+    bare.load_modules("usbench_baseline, usbench_not_there")
+    assert bare.get("loss", "none").plugin == "baseline"
+    assert list(bare.broken) == ["not_there"]
+
+
+def test_a_factory_string_is_resolved_when_it_is_used(bare: Registry) -> None:
+    module = plugin("usbench_losses")
+
+    @hookimpl
+    def usbench_losses(register):
+        register("lazy", "fractions:Fraction", summary="a fraction", options={"numerator": 3}, denominator=4)
+        register("gone", "fractions:Ratio", summary="not there")
+
+    module.usbench_losses = usbench_losses
+    bare.add(module, "stranger")
+    assert float(bare.get("loss", "lazy").build()) == 0.75
+    assert float(bare.get("loss", "lazy").build(numerator=1)) == 0.25
+    with pytest.raises(UsbenchError, match="fractions:Ratio"):
+        bare.get("loss", "gone").build()
+
+
+def test_a_value_that_the_factory_refuses_is_a_sentence(bare: Registry) -> None:
+    def picky(width: int) -> None:
+        raise ValueError(f"the width is {width}: at least 16")
+
+    entry = Entry("backbone", "net", picky, "", "", "stranger", __file__, options={"width": 8})
+    with pytest.raises(UsbenchError, match=r"backbone 'net' refuses width=4: the width is 4: at least 16"):
+        entry.build(width=4)
+
+
+DEFAULTS = {"steps": 3, "rate": 0.5, "on": False, "span": (0.1, 0.3), "name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"steps": "7"}, 7),
+        ({"rate": "2"}, 2.0),
+        ({"rate": 2}, 2.0),
+        ({"on": "Yes"}, True),
+        ({"on": "false"}, False),
+        ({"span": "0.2/1"}, (0.2, 1.0)),
+        ({"name": "3"}, "3"),
+    ],
+)
+def test_an_option_is_cast_to_the_type_of_its_default(given: dict, value: object) -> None:
+    entry = Entry("loss", "mine", object, "", "", "stranger", __file__, options=DEFAULTS)
+    (name,) = given
+    resolved = entry.parse(given)
+    assert resolved == {**DEFAULTS, name: value} and type(resolved[name]) is type(value)
+
+
+@pytest.mark.parametrize("given", [{"steps": "many"}, {"steps": 1.5}, {"on": "perhaps"}, {"span": "wide"}])
+def test_an_option_of_another_type_is_refused_by_name(given: dict) -> None:
+    entry = Entry("loss", "mine", object, "", "", "stranger", __file__, options=DEFAULTS)
+    (name,) = given
+    with pytest.raises(UsbenchError, match=f"option '{name}' of loss 'mine' must be"):
+        entry.parse(given)
+
+
+def test_an_unknown_option_is_answered_with_the_nearest() -> None:
+    entry = Entry("loss", "mine", object, "", "", "stranger", __file__, options=DEFAULTS)
+    with pytest.raises(UsbenchError, match=r"unknown option 'step' of loss 'mine'.*did you mean 'steps'"):
+        entry.parse({"step": "1"})
+
+
+def test_edited_source_gives_another_digest_and_the_same_source_the_same(tmp_path: Path) -> None:
+    digests = []
+    for folder, text in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "loose.py").write_text(text)
+        digests.append(Entry("loss", "m", None, "", "", "p", str(tmp_path / folder / "loose.py")).source)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_first_party_plugins_load_and_say_what_they_are(installed: Registry) -> None:
+    assert not installed.broken
+    for entry in installed.entries():
+        assert entry.summary and Path(entry.where).is_file()
+    assert {kind for kind in KINDS if list(installed.entries(kind))} == set(KINDS)
