@@ -1,4 +1,4 @@
-"""What most tests need: a small pack or two, a tiny run, a registry of one's own, and the command line in this process."""
+"""What most tests need: small packs, a tiny run, a registry of one's own, and the command line in this process."""
 
 from __future__ import annotations
 

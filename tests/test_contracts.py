@@ -49,9 +49,9 @@ def batch_of(images: list[Tensor], step: int = 0, total: int = 5) -> Batch:
     n = len(images[0])
     unknown = torch.full((n,), -1)
     return Batch(
-        images, [torch.eye(2, 3).expand(n, 2, 3)] * len(images), [], index=torch.arange(n), label=unknown, video=unknown,
-        frame=unknown[:, None], time=torch.full((n, 1), float("nan")), tag=unknown, step=step, total=total,
-        rng=np.random.default_rng(step),
+        images, [torch.eye(2, 3).expand(n, 2, 3)] * len(images), [],
+        index=torch.arange(n), label=unknown, video=unknown, frame=unknown[:, None], tag=unknown,
+        time=torch.full((n, 1), float("nan")), step=step, total=total, rng=np.random.default_rng(step),
     )  # fmt: skip
 
 

@@ -163,7 +163,8 @@ class Loss(nn.Module):
                     out.p = self.project(self.predictor, out.z)
             if self.teacher is not None:
                 with torch.no_grad():
-                    seen = batch.views[: self.views[0] * len(self.item.roles)]
+                    # Role-major: each role's global views, then its local ones.
+                    seen = [v for i, v in enumerate(batch.views) if i % sum(self.views) < self.views[0]]
                     out.teacher_maps = self.encode(self.teacher_encoder, seen)
                     if self.teacher_projector is not None:
                         out.t = self.project(self.teacher_projector, [pooled(maps) for maps in out.teacher_maps])

@@ -88,11 +88,12 @@ class Frequency(Augmentation):
 
     def _mix(self, spectrum: Tensor, gain: Tensor, partner: Tensor, share: Tensor) -> None:
         """A = (1 − λ) A₁ + λ A₂ inside a low-frequency square, written as a gain on A₁."""
-        rows, columns = (max(1, int(self.mix_size * side)) for side in (spectrum.shape[1], spectrum.shape[1]))
-        for part in (slice(0, rows + 1), slice(-rows, None)):
-            own = spectrum[:, part, : columns + 1].abs()
+        side = spectrum.shape[1]
+        reach = max(1, int(self.mix_size * side))
+        for part in (slice(0, reach + 1), slice(max(reach + 1, side - reach), None)):  # no row twice
+            own = spectrum[:, part, : reach + 1].abs()
             ratio = own[partner.long()] / own.clamp_min(1e-6)
-            gain[:, part, : columns + 1] *= 1 + share[:, None, None] * (ratio - 1)
+            gain[:, part, : reach + 1] *= 1 + share[:, None, None] * (ratio - 1)
         gain[:, 0, 0] = 1.0
 
     def _bins(self, height: int, width: int, device: torch.device) -> Tensor:

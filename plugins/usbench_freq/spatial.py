@@ -30,6 +30,8 @@ class Spatial(Augmentation):
                 raise ValueError(f"{name} is {low}/{high}: shares of the area, 0 < low ≤ high ≤ 1")
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"ratio is {ratio[0]}/{ratio[1]}: 0 < low ≤ high")
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees is {degrees}: the largest rotation either way, in [0, 180]")
         if not 0 <= flip <= 1:
             raise ValueError(f"flip is {flip}: a probability")
         self.scale, self.ratio, self.degrees, self.flip, self.local_scale = scale, ratio, degrees, flip, local_scale

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from usbench.errors import UsbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from usbench.data.pack import Pack
 
 
 @click.group()
@@ -22,8 +28,7 @@ def make(name: str, output: Path | None) -> None:
     from rich.console import Console
 
     from usbench.cli.progress import Display
-    from usbench.data.home import find_pack, make_pack, options_of
-    from usbench.data.pack import Pack
+    from usbench.data.home import find_pack, options_of, write
     from usbench.hooks import registry
     from usbench.spec import Choice
 
@@ -36,12 +41,38 @@ def make(name: str, output: Path | None) -> None:
         if output is None:
             pack = find_pack(registry(), name, display.making)
         else:
-            try:
-                size = int(str(options_of(entry, choice).get("size", 128)))
-                make_pack(entry, choice, output, None, size, display.making)
-            except OSError as error:
-                raise UsbenchError(f"{output} cannot be written ({error.strerror}): name another file.") from error
-            pack = Pack(output)
+            size = int(str(options_of(entry, choice).get("size", 128)))
+            pack = write(entry, choice, output, None, size, display.making)
+    _describe(console, pack)
+
+
+@data.command("import")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The pack to write; default: in the data home.")
+@click.option("--size", type=click.IntRange(32, 1024), default=256, show_default=True, help="Pixels a side.")
+def import_(name: str, path: Path, output: Path | None, size: int) -> None:
+    """Import the official release of the data set NAME, at PATH, as a pack."""
+    from rich.console import Console
+
+    from usbench.cli.progress import Display
+    from usbench.data.home import data_home, write
+    from usbench.hooks import registry
+    from usbench.spec import Choice
+
+    choice = Choice.parse(name)
+    entry = registry().get("dataset", choice.name)
+    if entry.generated:
+        raise UsbenchError(f"'{entry.name}' is simulated: make it with 'usbench data make {name}'.")
+    if not path.exists():
+        raise UsbenchError(f"there is nothing at {path}: name the folder or zip of the official release.")
+    console = Console()
+    with Display(console) as display:
+        pack = write(entry, choice, output or data_home() / f"{entry.name}.h5", path, size, display.making)
+    _describe(console, pack)
+
+
+def _describe(console: Console, pack: Pack) -> None:
     table = pack.table
     console.print(
         f"{pack.path}: {pack.count} images of {table.patient.nunique()} patients, {pack.size} px, "
@@ -50,27 +81,37 @@ def make(name: str, output: Path | None) -> None:
 
 
 @data.command()
-@click.argument("pack", type=click.Path(path_type=Path))
+@click.argument("packs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
 @click.option("--columns", type=click.IntRange(2, 20), default=8, show_default=True)
-def preview(pack: Path, output: Path, columns: int) -> None:
-    """A contact sheet of a PACK with its masks outlined, a row a class."""
+def preview(packs: tuple[Path, ...], output: Path, columns: int) -> None:
+    """A contact sheet with masks outlined: a row a class of one pack, or a row a pack of several."""
     import numpy as np
 
     from usbench.data.pack import Pack
     from usbench.report.figures import contact_sheet
 
-    opened = Pack(pack)
+    rows = []
+    for pack in map(Pack, packs):
+        label = pack.table.label.to_numpy()
+        if len(packs) > 1:
+            rows.append((pack, np.argsort(label, kind="stable")))
+        else:
+            rows += [(pack, np.flatnonzero(label == each)) for each in sorted(set(label))]
     tiles, outlines = [], []
-    for label in sorted(set(opened.table.label)):
-        members = np.flatnonzero(opened.table.label.to_numpy() == label)
+    for pack, members in rows:
         chosen = members[np.unique(np.linspace(0, len(members) - 1, columns).astype(int))]
-        name = opened.classes[label] if 0 <= label < len(opened.classes) else "unknown"
-        masks = opened.plane("mask", chosen)
-        for column in range(columns):
-            some = column < len(chosen)
-            image = opened.images[chosen[column]] if some else np.full((opened.size,) * 2, 255, np.uint8)
-            tiles.append((image, f"{name} {opened.table.name[chosen[column]]}" if some else ""))
-            outlines.append(masks[column] if some else None)
-    contact_sheet(tiles, columns, output, outlines)
-    click.echo(f"{output}: {opened.count} images, {len(tiles) // columns} classes")
+        masks = pack.plane("mask", chosen)
+        for place, index in enumerate(chosen):
+            known = int(pack.table.label[index])
+            of = pack.classes[known] if 0 <= known < len(pack.classes) else "unknown"
+            tiles.append((pack.images[index], f"{of} {pack.table.name[index]}"))
+            outlines.append(masks[place])
+        missing = columns - len(chosen)
+        tiles += [(np.full((pack.size,) * 2, 255, np.uint8), "")] * missing
+        outlines += [None] * missing
+    try:
+        contact_sheet(tiles, columns, output, outlines)
+    except OSError as error:
+        raise UsbenchError(f"{output} cannot be written ({error.strerror}): name another file.") from None
+    click.echo(f"{output}: {len(rows)} rows of {columns}")

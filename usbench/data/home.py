@@ -59,6 +59,17 @@ def make_pack(entry: Entry, choice: Choice, path: Path, source: Path | None, siz
     )  # fmt: skip
 
 
+def write(entry: Entry, choice: Choice, path: Path, source: Path | None, size: int, progress: Progress) -> Pack:
+    """Make a pack at a path; a place that cannot be written is said in a sentence."""
+    try:
+        make_pack(entry, choice, path, source, size, progress)
+    except OSError as error:
+        raise UsbenchError(
+            f"the pack {path} cannot be written ({error.strerror or error}): name another file, or set USBENCH_DATA."
+        ) from error
+    return Pack(path)
+
+
 def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     """The pack that `text` names: a file, a pack in the data home, or a generated set, made if it is not there yet."""
     if text.endswith(".h5"):
@@ -77,10 +88,5 @@ def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     size = int(str(options.get("size", 128)))
     path = data_home() / f"{short_name(entry, choice)}-{key_of({'options': options, 'source': entry.source})[:10]}.h5"
     if not path.is_file():
-        try:
-            make_pack(entry, choice, path, None, size, progress)
-        except OSError as error:
-            raise UsbenchError(
-                f"{path.parent} cannot take the pack '{text}' ({error.strerror}): set USBENCH_DATA to another folder."
-            ) from error
+        return write(entry, choice, path, None, size, progress)
     return Pack(path)

@@ -147,7 +147,7 @@ def write_pack(
 
 def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], columns: dict[str, list[Any]]) -> None:
     image = item.image
-    if image.ndim != 2 or image.dtype != np.uint8:
+    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
         raise UsbenchError(f"item '{item.name}' is {image.dtype} {image.shape}: an image is (height, width) uint8.")
     for what in ("mask", "sector"):
         plane = getattr(item, what)
@@ -205,7 +205,7 @@ class Pack:
         try:
             with h5py.File(path, "r", locking=False) as file:
                 self._read(file)
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:  # what h5py raises on odd files
             raise UsbenchError(f"{path} is not a complete pack ({error}): make or import it again.") from error
 
     def _read(self, file: h5py.File) -> None:
@@ -229,6 +229,8 @@ class Pack:
         self.digest = str(file.attrs["digest"])
         self.classes = tuple(str(c) for c in file.attrs["classes"] if c)
         self._offset = file["images"].id.get_offset()
+        if self._offset is None:
+            raise UsbenchError(f"{self.path} stores its images in chunks: make or import it again.")
         self.table = pd.DataFrame(
             {k: file[k].asstr()[:] if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()}
         )
@@ -241,8 +243,6 @@ class Pack:
     @property
     def images(self) -> np.ndarray:
         """(N, size, size) uint8, memory-mapped."""
-        if self._offset is None:
-            raise UsbenchError(f"{self.path} stores its images in chunks: make or import it again.")
         return np.memmap(self.path, np.uint8, "r", offset=self._offset, shape=(self.count, self.size, self.size))
 
     def plane(self, name: str, indices: np.ndarray) -> np.ndarray:

@@ -1,0 +1,178 @@
+"""Splits over many random data sets: no group on two sides, nested, stratified, and the same whenever asked."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from usbench.data.pack import link_groups
+from usbench.data.splits import INNER_MIN, TEST_FOLDS, Split, fold_split, list_digest, split
+from usbench.data.splits import test_rows as tested_rows
+from usbench.errors import UsbenchError
+
+WORLDS = range(100)
+
+
+@functools.cache
+def world(seed: int) -> SimpleNamespace:
+    """A made-up set: patients with few or many images, some without masks, some in shared videos, 1 to 3 classes;
+    every third has official folds that now and then cut a group."""
+    rng = np.random.default_rng(seed)
+    patients = int(rng.integers(12, 80))
+    sizes = rng.geometric(rng.uniform(0.15, 0.9), patients).clip(max=25)
+    patient = np.repeat(np.arange(patients), sizes)
+    count = len(patient)
+    label = rng.integers(0, rng.integers(1, 4), patients)[patient]
+    label[rng.random(count) < 0.05] = -1
+    video = np.where(rng.random(count) < 0.05, rng.integers(0, 4, count), -1)
+    group = link_groups([f"p{p}" for p in patient], [f"v{v}" if v >= 0 else "" for v in video])
+    fold = np.full(count, -1)
+    if seed % 3 == 0:
+        fold = rng.integers(0, 3, patients)[patient]
+        fold[rng.random(count) < 0.01] = 0
+    table = pd.DataFrame(
+        {
+            "label": label.astype(np.int16), "group": group, "fold": fold.astype(np.int16),
+            "has_mask": rng.random(count) < rng.uniform(0.5, 1.0), "name": [f"{seed}-{n}" for n in range(count)],
+        }
+    )  # fmt: skip
+    return SimpleNamespace(table=table, count=count, name=f"world {seed}", digest=f"{seed}", fold=seed % 2)
+
+
+@functools.cache
+def sides(seed: int, fraction: float, draw: int = 0) -> Split:
+    pack = world(seed)
+    return split(pack, fold=pack.fold, fraction=fraction, seed=draw)
+
+
+def groups(seed: int, rows: np.ndarray) -> set[int]:
+    return set(world(seed).table.group.to_numpy()[rows].tolist())
+
+
+@pytest.mark.parametrize("seed", WORLDS)
+def test_no_group_stands_on_both_sides(seed: int) -> None:
+    found = sides(seed, 50)
+    assert len(found.train) and len(found.test)
+    assert not groups(seed, found.train) & groups(seed, found.test)
+    assert sorted([*found.train, *found.test]) == list(range(world(seed).count))
+
+
+@pytest.mark.parametrize("seed", WORLDS)
+def test_fractions_are_nested(seed: int) -> None:
+    few, half, whole = (set(sides(seed, f).labelled) | set(sides(seed, f).inner) for f in (20, 50, 100))
+    annotated = world(seed).table.has_mask.to_numpy()
+    train = sides(seed, 100).train
+    assert few <= half <= whole == set(train[annotated[train]])
+    assert len(few) > 0 and len(few) <= len(half)
+
+
+@pytest.mark.parametrize("seed", WORLDS)
+def test_a_fraction_is_as_large_as_it_says_up_to_one_group(seed: int) -> None:
+    table, train = world(seed).table, sides(seed, 100).train
+    annotated = train[table.has_mask.to_numpy()[train]]
+    largest = table.group[annotated].value_counts().max()
+    for fraction in (20, 50):
+        found = sides(seed, fraction)
+        excess = len(found.labelled) + len(found.inner) - len(annotated) * fraction / 100
+        assert -0.5 <= excess <= largest
+
+
+@pytest.mark.parametrize("seed", WORLDS)
+@pytest.mark.parametrize("fraction", [20, 50, 100])
+def test_inner_validation_is_carved_out_of_the_fraction_by_groups(seed: int, fraction: float) -> None:
+    found = sides(seed, fraction)
+    assert not set(found.labelled) & set(found.inner)
+    assert not groups(seed, found.labelled) & groups(seed, found.inner)
+    assert set(found.labelled) | set(found.inner) <= set(found.train)
+    assert len(found.labelled) > 0
+    assert len(found.inner) == 0 or len(found.inner) >= INNER_MIN
+
+
+def test_inner_validation_exists_where_there_are_images_enough() -> None:
+    large = [seed for seed in WORLDS if len(sides(seed, 100).labelled) + len(sides(seed, 100).inner) > 100]
+    assert len(large) > 10
+    assert all(len(sides(seed, 100).inner) for seed in large)
+
+
+@pytest.mark.parametrize("seed", WORLDS)
+def test_a_fraction_is_stratified_by_the_groups_labels(seed: int) -> None:
+    """Of each class's groups, the share that a fraction takes differs from the others' by about one group."""
+    table = world(seed).table
+    train = sides(seed, 100).train
+    part = table.iloc[train[table.has_mask.to_numpy()[train]]]
+    label_of = part.groupby("group").label.agg(lambda values: values.mode().iloc[0])
+    found = sides(seed, 50)
+    chosen = groups(seed, np.concatenate([found.labelled, found.inner]))
+    taken = label_of.index.isin(chosen)
+    shares = [(taken[label_of == label].mean(), (label_of == label).sum()) for label in set(label_of)]
+    for share, size in shares:
+        for other, other_size in shares:
+            assert abs(share - other) <= 1 / size + 1 / other_size + 1e-9
+
+
+@pytest.mark.parametrize("seed", [s for s in WORLDS if s % 3])
+def test_a_test_fold_has_its_share_of_each_class(seed: int) -> None:
+    table = world(seed).table
+    label_of = table.groupby("group").label.agg(lambda values: values.mode().iloc[0])
+    images = table.groupby("group").size()
+    tested = label_of.index.isin(groups(seed, sides(seed, 100).test))
+    for label in set(label_of):
+        here = (label_of == label).to_numpy()
+        share = images[here & tested].sum()
+        assert abs(share - images[here].sum() / TEST_FOLDS) <= images[here].max()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_the_folds_together_test_every_image_once(seed: int) -> None:
+    tested = np.concatenate([fold_split(world(seed), fold)[1] for fold in range(TEST_FOLDS)])
+    assert sorted(tested) == list(range(world(seed).count))
+
+
+@pytest.mark.parametrize("seed", WORLDS[::10])
+def test_the_seed_moves_the_labels_and_never_the_test_images(seed: int) -> None:
+    one, again, other = (
+        sides(seed, 20),
+        split(world(seed), fold=world(seed).fold, fraction=20, seed=0),
+        sides(seed, 20, 1),
+    )
+    assert np.array_equal(one.labelled, again.labelled) and np.array_equal(one.inner, again.inner)
+    assert np.array_equal(one.test, other.test) and np.array_equal(one.train, other.train)
+    assert set(one.labelled) | set(one.inner) != set(other.labelled) | set(other.inner)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 6])
+def test_official_folds_are_kept_and_whoever_shares_a_group_with_the_test_moves_to_it(seed: int) -> None:
+    pack = world(seed)
+    official = pack.table.fold.to_numpy() == pack.fold
+    assert set(np.flatnonzero(official)) <= set(sides(seed, 100).test)
+    assert groups(seed, sides(seed, 100).test) == groups(seed, np.flatnonzero(official))
+
+
+def test_only_annotated_images_are_tested_on() -> None:
+    pack = world(1)
+    inside, outside = (tested_rows(pack, 0, inside=inside) for inside in (True, False))
+    annotated = pack.table.has_mask.to_numpy()
+    assert annotated[inside].all() and set(inside) < set(fold_split(pack, 0)[1])
+    assert np.array_equal(outside, np.flatnonzero(annotated))
+
+
+@pytest.mark.parametrize(("seed", "fold", "words"), [(1, 5, "folds 0 to 4"), (1, -1, "folds 0 to 4"), (0, 3, "0 to 2")])
+def test_a_fold_that_does_not_exist_is_refused(seed: int, fold: int, words: str) -> None:
+    with pytest.raises(UsbenchError, match=words):
+        fold_split(world(seed), fold)
+
+
+def test_too_few_patients_are_refused() -> None:
+    table = pd.DataFrame({"label": [0] * 8, "group": [0, 1, 2, 3] * 2, "fold": [-1] * 8, "has_mask": [True] * 8})
+    with pytest.raises(UsbenchError, match="4 groups"):
+        fold_split(SimpleNamespace(table=table, count=8, name="few", digest=""), 0)
+
+
+def test_an_image_list_has_one_digest_whatever_its_order() -> None:
+    pack = world(1)
+    assert list_digest(pack, np.array([3, 1, 2])) == list_digest(pack, np.array([1, 2, 3]))
+    assert list_digest(pack, np.array([1, 2])) != list_digest(pack, np.array([1, 2, 3]))

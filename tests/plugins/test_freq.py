@@ -1,0 +1,289 @@
+"""Frequency steps change amplitudes and nothing else; spatial and frequency steps refuse what makes no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from usbench_freq import FREQUENCY, SPATIAL
+from usbench_freq.frequency import BINS, Frequency, freq
+from usbench_freq.spatial import Spatial
+
+from usbench.errors import UsbenchError
+from usbench.hooks import Registry
+
+WHOLE = np.array([[-1, -1, 1, 1]], np.float32)
+
+
+def grey(count: int = 6, size: int = 48, contrast: float = 0.02) -> Tensor:
+    """Mid-grey images of little contrast, so that no step runs into black or white; each with its own mean."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((count, 1, size, size))
+    noise += 6 * np.sin(np.arange(size) / 7 + rng.uniform(0, 6, (count, 1, 1, 1)))
+    means = np.linspace(0.45, 0.55, count)[:, None, None, None]
+    return torch.from_numpy((means + contrast * noise / 3).astype(np.float32))
+
+
+def draw(step: Frequency, count: int, seed: int = 0) -> dict[str, Tensor]:
+    values = step.draw(np.random.default_rng(seed), WHOLE.repeat(count, 0), local=False)
+    return {name: torch.from_numpy(value) for name, value in values.items()}
+
+
+def given(count: int, profile: np.ndarray | None = None, share: float = 0.0) -> dict[str, Tensor]:
+    """Parameters as drawn ones, but chosen: everybody's partner is the next image."""
+    rows = np.ones(BINS, np.float32) if profile is None else profile.astype(np.float32)
+    return {
+        "profile": torch.from_numpy(np.tile(rows, (count, 1))),
+        "share": torch.full((count,), share),
+        "partner": torch.arange(count).roll(-1),
+    }
+
+
+def radius(size: int) -> np.ndarray:
+    """Of each place of the whole spectrum: 0 at the mean, 1 at the corner."""
+    f = np.fft.fftfreq(size)
+    return np.hypot(f[:, None], f[None]) / np.hypot(0.5, 0.5)
+
+
+def spectra(images: Tensor) -> np.ndarray:
+    return np.fft.fft2(images[:, 0].double().numpy())
+
+
+STEPS = {
+    "band-stop": {"band": 1.0, "cut": 0.0, "mix": 0.0, "gain": 0.0},
+    "low- and high-pass": {"band": 0.0, "cut": 1.0, "mix": 0.0, "gain": 0.0},
+    "mix": {"band": 0.0, "cut": 0.0, "mix": 1.0, "gain": 0.0},
+    "gain": {"band": 0.0, "cut": 0.0, "mix": 0.0, "gain": 0.3},
+    "all": {"band": 1.0, "cut": 1.0, "mix": 1.0, "gain": 0.3},
+    "defaults": {},
+}
+
+
+@pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)
+def test_the_phase_and_the_mean_grey_are_kept_and_the_amplitude_is_not(options: dict[str, Any]) -> None:
+    images, step = grey(), Frequency(**options)
+    changed = step(images, draw(step, len(images)), None)
+    assert changed.min() > 0 and changed.max() < 1  # nothing was clamped, else the phase may change
+    torch.testing.assert_close(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-5, rtol=0)
+    before, after = spectra(images), spectra(changed)
+    loud = (np.abs(before) > 0.05) & (np.abs(after) > 0.05)
+    assert loud.mean() > 0.2
+    turned = np.angle(after[loud] / before[loud])
+    assert np.abs(turned).max() < 0.01
+    assert (np.abs(np.abs(after) - np.abs(before)) > 0.05).any((1, 2)).mean() > 0.5
+
+
+def test_without_any_step_the_image_stays() -> None:
+    images, step = grey(), Frequency(band=0.0, cut=0.0, mix=0.0, gain=0.0)
+    torch.testing.assert_close(step(images, draw(step, len(images)), None), images, atol=1e-6, rtol=0)
+
+
+def test_a_band_stop_removes_the_energy_of_its_band_and_nothing_else() -> None:
+    images = grey(size=64)
+    profile = np.ones(BINS)
+    profile[20:30] = 0.0
+    before, after = spectra(images), spectra(Frequency()(images, given(len(images), profile), None))
+    stopped = (radius(64) >= 20 / BINS) & (radius(64) < 30 / BINS)
+    assert np.abs(before[:, stopped]).mean() > 0.1
+    assert np.abs(after[:, stopped]).max() < 1e-3
+    assert np.abs(after - before)[:, ~stopped].max() < 1e-3
+
+
+def test_a_drawn_band_has_a_width_in_its_range_and_is_never_the_mean() -> None:
+    low, high = 0.1, 0.2
+    step = Frequency(**STEPS["band-stop"] | {"band_width": (low, high)})
+    profile = draw(step, 300)["profile"].numpy()
+    assert set(np.unique(profile)) == {0.0, 1.0} and (profile[:, 0] == 1).all()
+    for row in profile:
+        (zeros,) = np.nonzero(row == 0)
+        assert len(zeros) and np.array_equal(zeros, np.arange(zeros[0], zeros[-1] + 1))  # one band
+        assert len(zeros) <= high * BINS + 1
+        assert len(zeros) >= low * BINS - 1 or zeros[-1] == BINS - 1  # the corner cuts a band short
+        assert zeros[0] >= 0.05 * BINS - 1
+
+
+@pytest.mark.parametrize(("option", "share"), [("band", 0.3), ("cut", 0.4), ("mix", 0.7)])
+def test_a_step_is_taken_as_often_as_its_probability_says(option: str, share: float) -> None:
+    off = {"band": 0.0, "cut": 0.0, "mix": 0.0, "gain": 0.0}
+    drawn = draw(Frequency(**off | {option: share}), 2000)
+    taken = (drawn["profile"] != 1).any(1) | (drawn["share"] > 0)
+    assert float(taken.float().mean()) == pytest.approx(share, abs=0.05)
+
+
+def test_the_gain_is_smooth_and_within_its_range() -> None:
+    profile = draw(Frequency(**STEPS["gain"]), 300)["profile"][:, 1:]
+    assert 0.7 <= profile.min() < 0.75 and 1.25 < profile.max() <= 1.3
+    assert profile.diff(dim=1).abs().max() <= 0.6 / (BINS / 4) + 1e-5
+
+
+def test_the_partner_of_an_image_is_another_one() -> None:
+    for count in (2, 3, 9):
+        partner = draw(Frequency(mix=1.0), count)["partner"]
+        assert (partner != torch.arange(count)).all() and (partner >= 0).all() and (partner < count).all()
+    assert draw(Frequency(mix=1.0), 1)["partner"].tolist() == [0]
+
+
+@pytest.mark.parametrize("size", [32, 45])
+@pytest.mark.parametrize("mix_size", [0.01, 0.1, 0.3, 0.5])
+def test_the_amplitude_mix_equals_a_loop_over_each_frequency(mix_size: float, size: int) -> None:
+    images, share = grey(3, size), 0.6
+    changed = Frequency(mix_size=mix_size)(images, given(3, share=share), None)
+    reach = max(1, int(mix_size * size))
+    for i in range(3):
+        one = np.fft.fft2(images[i, 0].double().numpy())
+        two = np.fft.fft2(images[(i + 1) % 3, 0].double().numpy())
+        mixed = one.copy()
+        for row in range(size):
+            for column in range(size):
+                up = row if row <= size // 2 else row - size
+                right = column if column <= size // 2 else column - size
+                if abs(up) <= reach and abs(right) <= reach and (up, right) != (0, 0):
+                    amplitude = (1 - share) * abs(one[row, column]) + share * abs(two[row, column])
+                    mixed[row, column] = amplitude * np.exp(1j * np.angle(one[row, column]))
+        slow = np.fft.ifft2(mixed)
+        assert np.abs(slow.imag).max() < 1e-9
+        assert changed[i, 0].numpy() == pytest.approx(slow.real, abs=2e-5)
+
+
+def test_each_image_of_a_batch_is_changed_by_its_own_parameters() -> None:
+    images, step = grey(5), Frequency(mix=0.0, band=1.0)
+    drawn = draw(step, 5)
+    together = step(images, drawn, None)
+    for i in range(5):
+        alone = step(images[i : i + 1], {k: v[i : i + 1] * (k != "partner") for k, v in drawn.items()}, None)
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-6, rtol=0)
+    assert len({tuple(row.tolist()) for row in drawn["profile"]}) == 5
+
+
+def test_outside_the_sector_the_pixels_are_the_ones_that_came_in() -> None:
+    images = torch.rand(4, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    sector = torch.zeros(4, 1, 40, 40, dtype=torch.bool)
+    sector[:, :, 5:30, 8:35] = True
+    step = Frequency(band=1.0, mix=1.0)
+    drawn = draw(step, 4)
+    changed, whole = step(images, drawn, sector), step(images, drawn, None)
+    assert torch.equal(changed[~sector], images[~sector])
+    assert torch.equal(changed[sector], whole[sector])
+    assert (changed[sector] != images[sector]).float().mean() > 0.99
+
+
+def test_pixels_stay_between_black_and_white() -> None:
+    images = torch.rand(4, 1, 40, 40, generator=torch.Generator().manual_seed(0)).round()
+    step = Frequency(band=1.0, mix=1.0)
+    changed = step(images, draw(step, 4), None)
+    assert changed.min() == 0 and changed.max() == 1
+
+
+def test_the_input_is_not_written_to() -> None:
+    images, step = grey(), Frequency(band=1.0, mix=1.0)
+    before = images.clone()
+    drawn = draw(step, len(images))
+    kept = {name: value.clone() for name, value in drawn.items()}
+    step(images, drawn, None)
+    assert torch.equal(images, before)
+    assert all(torch.equal(drawn[name], kept[name]) for name in kept)
+
+
+# lightly has the same transforms for one image at a time.
+
+
+def lightly_chain(image: Tensor, *transforms: Callable[[Tensor], Tensor]) -> Tensor:
+    from lightly.transforms.irfft2d_transform import IRFFT2DTransform
+    from lightly.transforms.rfft2d_transform import RFFT2DTransform
+
+    spectrum = RFFT2DTransform()(image)
+    for transform in transforms:
+        spectrum = transform(spectrum)
+    return IRFFT2DTransform(shape=(image.shape[-2], image.shape[-1]))(spectrum)
+
+
+@pytest.mark.parametrize("size", [48, 45])
+def test_a_radial_profile_does_what_lightlys_transforms_do_with_the_same_gains(size: int) -> None:
+    images = grey(3, size)
+    profile = 1 + 0.2 * np.cos(np.arange(BINS) / 5)
+    profile[0] = 1.0
+    gains = profile[np.minimum((radius(size) * BINS).astype(int), BINS - 1)][:, : size // 2 + 1]
+    changed = Frequency()(images, given(3, profile), None)
+    for image, got in zip(images, changed, strict=True):
+        expected = lightly_chain(image, lambda spectrum: spectrum * torch.from_numpy(gains).float())
+        # A frequency on the edge of two bins may fall into either, by rounding: hence a mean.
+        assert (got - expected).abs().mean() < 1e-4
+
+
+def test_one_gain_for_all_equals_lightlys_amplitude_rescale_but_for_the_mean() -> None:
+    from lightly.transforms.amplitude_rescale_transform import AmplitudeRescaleTransform
+
+    images = grey(3)
+    changed = Frequency()(images, given(3, np.full(BINS, 0.7)), None)
+    for image, got in zip(images, changed, strict=True):
+        expected = lightly_chain(image, AmplitudeRescaleTransform((0.7, 0.7 + 1e-6)))
+        torch.testing.assert_close(got - image.mean(), expected - 0.7 * image.mean(), atol=1e-5, rtol=0)
+
+
+def test_stopping_every_frequency_equals_lightlys_mask_of_all() -> None:
+    from lightly.transforms.random_frequency_mask_transform import RandomFrequencyMaskTransform
+
+    images, profile = grey(3), np.zeros(BINS)
+    profile[0] = 1.0
+    changed = Frequency()(images, given(3, profile), None)
+    for image, got in zip(images, changed, strict=True):
+        expected = lightly_chain(image, RandomFrequencyMaskTransform(k=(1.0, 1.0)))
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+# What is refused, and the recipes.
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "said"),
+    [
+        (Frequency, {"band": -0.1}, "band is -0.1"),
+        (Frequency, {"band": 1.1}, "band is 1.1"),
+        (Frequency, {"cut": 2.0}, "cut is 2.0"),
+        (Frequency, {"mix": float("nan")}, "mix is nan"),
+        (Frequency, {"band_width": (0.0, 0.2)}, "band_width"),
+        (Frequency, {"band_width": (0.3, 0.2)}, "band_width"),
+        (Frequency, {"band_width": (0.1, 1.0)}, "band_width"),
+        (Frequency, {"mix_size": 0.0}, "mix_size is 0.0"),
+        (Frequency, {"mix_size": 0.6}, "mix_size is 0.6"),
+        (Frequency, {"gain": 1.0}, "gain is 1.0"),
+        (Frequency, {"gain": -0.1}, "gain is -0.1"),
+        (Spatial, {"scale": (0.0, 1.0)}, "scale is 0.0/1.0"),
+        (Spatial, {"scale": (0.5, 0.4)}, "scale is 0.5/0.4"),
+        (Spatial, {"scale": (0.5, 1.1)}, "scale is 0.5/1.1"),
+        (Spatial, {"local_scale": (0.5, 1.1)}, "local_scale is 0.5/1.1"),
+        (Spatial, {"ratio": (0.0, 1.0)}, "ratio is 0.0/1.0"),
+        (Spatial, {"ratio": (1.5, 1.0)}, "ratio is 1.5/1.0"),
+        (Spatial, {"degrees": -5.0}, "degrees is -5.0"),
+        (Spatial, {"degrees": 181.0}, "degrees is 181.0"),
+        (Spatial, {"flip": 1.5}, "flip is 1.5"),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused_by_name(step: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        step(**options)
+
+
+def test_the_registered_defaults_are_the_factories_own(installed: Registry) -> None:
+    for name, defaults in {"spatial": SPATIAL, "freq-only": FREQUENCY}.items():
+        built, plain = installed.get("augmentation", name).build(), {"spatial": Spatial, "freq-only": Frequency}[name]()
+        for option in defaults:
+            assert getattr(built, option) == getattr(plain, option) == defaults[option]
+
+
+def test_freq_is_spatial_then_frequency_each_with_its_own_options(installed: Registry) -> None:
+    spatial, frequency = installed.get("augmentation", "freq").build(degrees=3.0, gain=0.1)
+    assert isinstance(spatial, Spatial) and spatial.degrees == 3.0
+    assert isinstance(frequency, Frequency) and frequency.gain == 0.1
+    assert frequency.wants_sector and not spatial.wants_sector
+    assert installed.get("augmentation", "none").build() == []
+    assert [type(step) for step in freq()] == [Spatial, Frequency]
+
+
+def test_a_refused_option_ends_in_a_sentence_with_the_plugins_name(installed: Registry) -> None:
+    with pytest.raises(UsbenchError, match=r"augmentation 'freq' refuses mix_size=0.9: mix_size is 0.9"):
+        installed.get("augmentation", "freq").build(mix_size=0.9)
