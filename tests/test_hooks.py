@@ -60,6 +60,20 @@ def test_two_plugins_with_one_name_are_an_error_that_names_both_and_the_first_st
     assert bare.get("loss", "mine").plugin == "first"
 
 
+def test_a_loose_file_called_like_a_plugin_is_not_passed_over(installed: Registry, tmp_path: Path) -> None:
+    (tmp_path / "rcl.py").write_text("")
+    with pytest.raises(UsbenchError, match=r"two plugins are called 'rcl': .*usbench_rcl.* and .*rcl\.py"):
+        installed.load_folder(tmp_path)
+
+
+def test_a_folder_named_twice_is_loaded_once(bare: Registry, tmp_path: Path) -> None:
+    head = "from usbench import hookimpl\n@hookimpl\ndef usbench_losses(register):\n"
+    (tmp_path / "mine.py").write_text(head + "    register('mine', 'x:Y', summary='s')\n")
+    bare.load_folder(tmp_path)
+    bare.load_folder(tmp_path / ".." / tmp_path.name)
+    assert len(list(bare.entries())) == len(bare.folders) == 1
+
+
 def test_one_name_may_stand_in_two_kinds(bare: Registry) -> None:
     bare.add(plugin("usbench_losses", "freq"), "first")
     bare.add(plugin("usbench_augmentations", "freq"), "second")

@@ -199,17 +199,23 @@ class Loss(nn.Module):
         momentum = last - (last - first) * (np.cos(np.pi * progress) + 1) / 2
         pairs = [(self.teacher_encoder, self.network.encoder), (self.teacher_projector, self.projector)]
         slow: list[Tensor] = [p for teacher, _ in pairs if teacher is not None for p in teacher.parameters()]
-        fast: list[Tensor] = [p for teacher, student in pairs if teacher is not None and student for p in student.parameters()]
+        fast: list[Tensor] = [
+            p for teacher, student in pairs if teacher is not None and student for p in student.parameters()
+        ]
         torch._foreach_lerp_(slow, fast, 1 - float(momentum))
 
 
 def named(value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A loss's parts by name, whether it returned one scalar or several."""
     parts = dict(value) if isinstance(value, Mapping) else {"loss": value}
+    if not parts:
+        raise ValueError("the loss returned no part at all, so there is nothing to minimise")
     for name, part in parts.items():
         if not isinstance(part, Tensor) or part.ndim != 0:
             shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(f"the part '{name}' of the loss is {shape}, not a scalar tensor")
+    if not any(part.requires_grad for part in parts.values()):
+        raise ValueError("the loss depends on nothing that is trained: it has no gradient")
     return parts
 
 

@@ -35,3 +35,9 @@ def unknown(what: str, name: str, known: Iterable[str], *, where: str = "") -> U
     else:
         mend = "there is none."
     return UsbenchError(f"unknown {what} '{name}'{' ' + where if where else ''}: {mend}")
+
+
+def of_system(error: OSError) -> UsbenchError:
+    """The error for a file or folder that the system refused."""
+    what = error.filename or "a file"
+    return UsbenchError(f"{what} cannot be used ({error.strerror or error}): mend that and run it again.")

@@ -154,13 +154,17 @@ class Registry:
 
     def add(self, plugin: Any, name: str) -> None:
         """Load one plugin and take in what it registers; a plugin that fails is set aside with its reason."""
-        if self.pm.has_plugin(name) or self.pm.is_registered(plugin):
+        if self.pm.is_registered(plugin):
             return
+        if other := self.pm.get_plugin(name):
+            raise UsbenchError(
+                f"two plugins are called '{name}': {_where(other)} and {_where(plugin)}; rename or remove one."
+            )
         before = {kind: dict(entries) for kind, entries in self._entries.items()}
         try:
             self.pm.register(plugin, name)
             self.pm.check_pending()
-            where = getattr(plugin, "__file__", None) or sys.modules[type(plugin).__module__].__file__ or ""
+            where = _where(plugin)
             for kind, hook in HOOK_OF.items():
                 if function := getattr(plugin, hook, None):
                     function(functools.partial(self._register, kind, name, where))
@@ -232,6 +236,9 @@ class Registry:
         """Load every loose .py file of a folder as a plugin."""
         if not folder.is_dir():
             raise UsbenchError(f"the plugins folder {folder} is not a folder: name one that holds your .py files.")
+        folder = folder.resolve()
+        if folder in self.folders:
+            return
         self.folders.append(folder)
         for file in sorted(folder.glob("*.py")):
             if not file.name.startswith("_"):
@@ -250,10 +257,15 @@ class Registry:
     def _import(self, name: str, load: Callable[[], Any]) -> None:
         try:
             plugin = load()
-        except Exception as error:  # noqa: BLE001 - importing a stranger's module may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's module may raise anything
             self.broken[name] = f"{type(error).__name__}: {error}"
             return
         self.add(plugin, name)
+
+
+def _where(plugin: Any) -> str:
+    """The file of a plugin: a module, or an object of a class in one."""
+    return getattr(plugin, "__file__", None) or sys.modules[type(plugin).__module__].__file__ or ""
 
 
 def _import_file(file: Path) -> ModuleType:

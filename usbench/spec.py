@@ -53,7 +53,7 @@ class Choice(BaseModel):
 class ScheduleSpec(BaseModel):
     """Steps, source images a step, and the learning rate."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     steps: int = Field(ge=1)
     batch: int = Field(ge=2)
     lr: float = Field(gt=0)
@@ -91,6 +91,8 @@ class RunSpec(BaseModel):
     @field_validator("labels")
     @classmethod
     def _fractions(cls, labels: tuple[float, ...]) -> tuple[float, ...]:
+        if not labels:
+            raise ValueError("at least one label fraction is needed")
         wrong = [x for x in labels if not 0 < x <= 100]
         if wrong:
             raise ValueError(f"a label fraction is a percentage above 0 and up to 100, not {wrong[0]:g}")
@@ -126,9 +128,9 @@ def presets() -> dict[str, dict[str, Any]]:
 def resolve(given: dict[str, Any]) -> RunSpec:
     """A spec from what the user gave, over the preset's defaults."""
     known = presets()
-    name = given.get("preset", "quick")
+    name = str(given.get("preset", "quick"))
     if name not in known:
-        raise unknown("preset", str(name), known)
+        raise unknown("preset", name, known)
     merged: dict[str, Any] = {"preset": name, **known[name]}
     if "data" in given:
         merged.pop("ood", None)  # the preset's other domains belong to the preset's data

@@ -7,6 +7,7 @@ from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead,
 from torch import Tensor
 
 from usbench import Batch, Loss, Network, Out
+from usbench_lightly.pairs import check
 
 
 class BYOL(Loss):
@@ -15,6 +16,7 @@ class BYOL(Loss):
     teacher = (0.99, 1.0)
 
     def __init__(self, network: Network, hidden: int = 512, projection: int = 128) -> None:
+        check(hidden=hidden, projection=projection)
         super().__init__(
             network,
             head=lambda dim: BYOLProjectionHead(dim, hidden, projection),
@@ -33,6 +35,7 @@ class MoCo(Loss):
     teacher = (0.99, 0.999)
 
     def __init__(self, network: Network, temperature: float = 0.1, queue: int = 4096, projection: int = 128) -> None:
+        check(temperature=temperature, queue=queue, projection=projection)
         super().__init__(network, head=lambda dim: MoCoProjectionHead(dim, max(dim, projection), projection))
         self.contrast = NTXentLoss(temperature=temperature, memory_bank_size=(queue, projection))
 

@@ -16,6 +16,8 @@ from torch.nn import functional
 from usbench import Batch, Loss, Network, Out
 from usbench.views import between
 
+UNUSED = -1e4  # the score of a pair that must not count, at any temperature
+
 
 class RelationHead(nn.Module):
     """s(u, v): a small network on the pair, made symmetric by averaging both orders.
@@ -88,8 +90,15 @@ class RelationContrast(Loss):
             raise ValueError(f"form is '{form}': one of infonce, bce, mse")
         if negatives not in ("all", "shift"):
             raise ValueError(f"negatives is '{negatives}': one of all, shift")
-        if temperature <= 0 or dense_weight < 0 or nt_xent_weight < 0 or dense_points < 2:
-            raise ValueError("temperature must be above 0, the weights not below 0, dense_points at least 2")
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}: above 0")
+        least = {
+            "hidden": (hidden, 1), "projection": (projection, 0), "nt_xent_weight": (nt_xent_weight, 0),
+            "dense_weight": (dense_weight, 0), "dense_points": (dense_points, 2), "dense_hidden": (dense_hidden, 1),
+        }  # fmt: skip
+        for name, (value, low) in least.items():
+            if not value >= low:
+                raise ValueError(f"{name} is {value}: at least {low}")
         head = (lambda dim: SimCLRProjectionHead(dim, max(dim, projection), projection)) if projection else None
         super().__init__(network, head=head)
         self.form, self.negatives, self.temperature = form, negatives, temperature
@@ -145,19 +154,22 @@ class RelationContrast(Loss):
         # Another place of the same image, the next point; another image, the next one in the batch.
         candidates = torch.stack([v, v.roll(1, 1), v.roll(1, 0), v.roll(2, 0)], 2)
         scores = self.dense_relation(u[:, :, None], candidates).view(n * k, 4)
-        far = ((there - there.roll(1, 1)).square().sum(-1).sqrt() > 0.25).view(-1)
-        usable = torch.stack([seen.view(-1), far, *[seen.new_ones(n * k)] * 2], 1)
-        scores = scores.masked_fill(~usable, -30.0)
+        # A place that the second view does not show is no negative either, nor is the image itself in a batch of two.
+        far = (there - there.roll(1, 1)).square().sum(-1).sqrt() > 0.25
+        negative = torch.stack([far & seen.roll(1, 1), seen.roll(1, 0), seen.roll(2, 0) & (n > 2)], 2).view(n * k, 3)
+        scores[:, 1:].masked_fill_(~negative, UNUSED)
+        count = negative.sum(1).clamp_min(1)
         weight = seen.view(-1).float()
         if self.form == "infonce":
             each = -(scores / self.temperature).log_softmax(1)[:, 0]
         elif self.form == "bce":
-            each = functional.softplus(-scores[:, 0]) + functional.softplus(scores[:, 1:]).mean(1)
+            each = functional.softplus(-scores[:, 0]) + functional.softplus(scores[:, 1:]).sum(1) / count
         else:
-            each = (scores[:, 0].sigmoid() - 1).square() + scores[:, 1:].sigmoid().square().mean(1)
+            each = (scores[:, 0].sigmoid() - 1).square() + scores[:, 1:].sigmoid().square().sum(1) / count
         return (each * weight).sum() / weight.sum().clamp_min(1)
 
 
 def _read(level: Tensor, points: Tensor) -> Tensor:
-    """(n, c, h, w) at (n, k, 2) → (n, k, c)."""
-    return functional.grid_sample(level, points[:, None], align_corners=False)[:, :, 0].transpose(1, 2)
+    """(n, c, h, w) at (n, k, 2) → (n, k, c); the rim's pixels reach outwards, so that no black is mixed in."""
+    read = functional.grid_sample(level, points[:, None], padding_mode="border", align_corners=False)
+    return read[:, :, 0].transpose(1, 2)

@@ -161,7 +161,7 @@ def test_a_data_set_of_one_s_own_is_imported_by_name(typed: Typed, tmp_path: Pat
     for place in range(6):
         Image.fromarray(rng.integers(0, 256, (40, 60), dtype=np.uint8)).save(tmp_path / "tiles" / f"{place}.png")
     command = ["--plugins-dir", str(tmp_path / "plugins"), "data", "import", "tiles", str(tmp_path / "tiles")]
-    code, out, err = typed(*command, "--size", "64", "-o", str(tmp_path / "tiles.h5"))
+    code, _, err = typed(*command, "--size", "64", "-o", str(tmp_path / "tiles.h5"))
     assert code == 0, err
     pack = Pack(tmp_path / "tiles.h5")
     assert (pack.count, pack.size, pack.name) == (6, 64, "tiles")

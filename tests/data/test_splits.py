@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from usbench.data import splits
 from usbench.data.pack import link_groups
 from usbench.data.splits import INNER_MIN, TEST_FOLDS, Split, fold_split, list_digest, split
-from usbench.data.splits import test_rows as tested_rows
 from usbench.errors import UsbenchError
 
 WORLDS = range(100)
@@ -154,7 +154,7 @@ def test_official_folds_are_kept_and_whoever_shares_a_group_with_the_test_moves_
 
 def test_only_annotated_images_are_tested_on() -> None:
     pack = world(1)
-    inside, outside = (tested_rows(pack, 0, inside=inside) for inside in (True, False))
+    inside, outside = (splits.test_rows(pack, 0, inside=inside) for inside in (True, False))
     annotated = pack.table.has_mask.to_numpy()
     assert annotated[inside].all() and set(inside) < set(fold_split(pack, 0)[1])
     assert np.array_equal(outside, np.flatnonzero(annotated))

@@ -172,7 +172,32 @@ def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_next_run_goe
 
     store = Store(tmp_path / "store").open()
     plan = undisturbed[0]
-    with pytest.raises(RunFailed, match="died .exit code -9"):
+    with pytest.raises(RunFailed, match=r"died \(exit code -9"):
         run_plan(plan, store, registry(), Assassin(), workers=2)
     run_plan(plan, store, registry(), Quiet())
     assert table_of(plan, store) == undisturbed[2]
+
+
+BROKEN = """
+from usbench import Loss, hookimpl
+
+class Broken(Loss):
+    def objective(self, out, batch):
+        return out.features[0].mean() * (float("nan") if batch.step > 1 else 1.0)
+
+@hookimpl
+def usbench_losses(register):
+    register("broken", Broken, summary="turns NaN")
+"""
+
+
+def test_a_failure_in_a_worker_is_told_though_the_others_stop_too(settings: dict[str, Any], tmp_path: Path) -> None:
+    from usbench.errors import RunFailed
+
+    (tmp_path / "broken.py").write_text(BROKEN)
+    registry = Registry()
+    registry.load_entry_points()
+    registry.load_folder(tmp_path)
+    plan = make_plan(registry, resolve({**settings, "loss": "broken"}), lambda *_: None)
+    with pytest.raises(RunFailed, match=r"pretrain broken, seed 3 became nan at step 2 .*learning rate"):
+        run_plan(plan, Store(tmp_path / "store").open(), registry, Quiet(), workers=2)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,27 @@ def test_another_machines_lease_holds_as_long_as_it_beats(store: Store) -> None:
 
 @pytest.mark.parametrize("text", ["", '{"host": "x', "[]", "{}", '{"host": "HERE"}', '{"host": "HERE", "pid": "x"}'])
 def test_a_lease_that_was_cut_short_is_taken_over(store: Store, text: str) -> None:
-    lease(store, pid=1).write_text(text.replace("HERE", socket.gethostname()))
+    path = lease(store, pid=1)
+    path.write_text(text.replace("HERE", socket.gethostname()))
+    os.utime(path, (0, 0))
     assert works(store)
+
+
+def test_a_lease_that_is_just_being_written_is_waited_for(store: Store) -> None:
+    path = lease(store, pid=1)
+    path.write_text("")
+    owner = json.dumps({"host": socket.gethostname(), "pid": os.getppid()})
+    thread = threading.Timer(0.2, path.write_text, [owner])
+    thread.start()
+    with pytest.raises(RunFailed, match="is being computed"), store.work(STAGE):
+        pass
+    thread.join()
+
+
+def test_work_that_made_nothing_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.work(STAGE):
+        raise ZeroDivisionError
+    assert not list(store.stages.iterdir())
 
 
 def test_the_lease_beats_while_work_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +109,8 @@ def test_the_lease_goes_when_work_ends_and_when_it_fails(store: Store) -> None:
     with store.work(STAGE) as folder:
         (folder / "state.safetensors").write_bytes(b"so far")
     assert not (folder / "lease.json").exists()
-    with pytest.raises(ZeroDivisionError), store.work(STAGE):
-        raise ZeroDivisionError
+    with pytest.raises(KeyError), store.work(STAGE):
+        raise KeyError
     assert not (folder / "lease.json").exists()
     assert (folder / "state.safetensors").read_bytes() == b"so far"
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from usbench import __version__
-from usbench.errors import Interrupted, UsbenchError
+from usbench.errors import Interrupted, UsbenchError, of_system, unknown
 
 # Help is shown without importing the commands, so it stays fast.
 COMMANDS = {
@@ -24,7 +24,20 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
+class Group(click.Group):
+    """A group that offers the nearest command for an unknown one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one is nearest."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            raise unknown("command", args[0], names)
+        return super().resolve_command(ctx, args)
+
+
+class Lazy(Group):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -42,16 +55,6 @@ class Lazy(click.Group):
         """The table of commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Offer the nearest command for an unknown one."""
-        from usbench.errors import unknown
-
-        if args and args[0] not in COMMANDS:
-            raise unknown("command", args[0], COMMANDS)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,7 +83,12 @@ def main() -> NoReturn:
         _say(str(error))
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()
+        else:
+            context = getattr(error, "ctx", None)
+            hint = f" ('{context.command_path} --help' shows how)" if context else ""
+            _say(f"{error.format_message().rstrip('.')}{hint}.")
         code = 2
     except (click.Abort, KeyboardInterrupt):
         _say("stopped; run the same command again to go on.")
@@ -88,6 +96,11 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
+    except OSError as error:
+        if debug:
+            raise
+        _say(str(of_system(error)))
+        code = 2
     except Exception as error:
         if debug:
             raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from usbench.cli import Group
 from usbench.errors import UsbenchError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from usbench.data.pack import Pack
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Make and inspect packs of images."""
 

@@ -35,9 +35,14 @@ def show(run: Path) -> None:
     if not (run / "run.json").is_file():
         raise UsbenchError(f"{run} is no run's folder (it has no run.json): name one that 'usbench run' printed.")
     store = Store(run.resolve().parent).check_schema()
-    summary = read_summary(run, store)
+    try:
+        summary = read_summary(run, store)
+        spec, stages = summary.run["spec"], dict(summary.run["stages"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UsbenchError(
+            f"{run / 'run.json'} cannot be read ({type(error).__name__}: {error}): run the same command again."
+        ) from error
     console = Console()
-    spec = summary.run["spec"]
     console.print(
         f"{spec['loss']} under {spec['aug']}, {spec['backbone']} at {spec['size']} px from {spec['init']} weights, "
         f"seeds {', '.join(map(str, spec['seeds']))}", highlight=False, markup=False,
@@ -54,7 +59,7 @@ def show(run: Path) -> None:
         title="Trainings",
         title_justify="left",
     )
-    for stage_id, title in summary.run["stages"]:
+    for stage_id, title in stages.items():
         if stage_id.startswith("evaluate"):
             continue
         facts = store.record(stage_id)["facts"]

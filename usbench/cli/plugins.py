@@ -6,8 +6,10 @@ import json
 
 import click
 
+from usbench.cli import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def plugins() -> None:
     """List and describe what is installed."""
 

@@ -44,7 +44,8 @@ class Display:
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
-        self.console.print("saving … (Ctrl-C again to leave at once)", highlight=False)
+        for task in self.tasks.values():
+            self.progress.update(task, facts="saving …")
 
     def making(self, what: str, done: int, total: int | None) -> None:
         """A data set is being made or imported."""

@@ -94,25 +94,27 @@ def run(
     if "loss" not in given:
         raise UsbenchError("no loss is named: give --loss, for example --loss simclr ('usbench plugins list').")
     spec = resolve(given)
+    console = Console()
+    store = Store(out)
+    store.check_place()
+    with Display(console) as display:
+        plan = make_plan(registry(), spec, display.making)
     if save_config is not None:
         try:
             save_config.write_text(config_text(spec), "utf-8")
         except OSError as error:
             raise UsbenchError(f"--save-config {save_config} cannot be written ({error.strerror}).") from None
-    console = Console()
-    store = Store(out)
-    if not dry_run:
-        store.open()
-    with Display(console) as display:
-        plan = make_plan(registry(), spec, display.making)
     if dry_run:
         _show_plan(console, plan, store)
         return
+    store.open()
     from usbench.runs.engines import run_plan
 
     with Display(console) as display:
         try:
-            computed = run_plan(plan, store, registry(), display, workers=plan.workers)
+            # A traceback does not travel between processes, so --debug keeps all work in this one.
+            debugging = click.get_current_context().find_root().params.get("debug")
+            computed = run_plan(plan, store, registry(), display, workers=1 if debugging else plan.workers)
         except Interrupted as stop:
             raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
     _finish(console, plan, store, computed)

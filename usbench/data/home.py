@@ -64,6 +64,11 @@ def write(entry: Entry, choice: Choice, path: Path, source: Path | None, size: i
     try:
         make_pack(entry, choice, path, source, size, progress)
     except OSError as error:
+        at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        if source is not None and at is not None and (at == source or source in at.parents):
+            raise UsbenchError(
+                f"{at} cannot be read ({error.strerror}): is {source} the whole official release of '{entry.name}'?"
+            ) from error
         raise UsbenchError(
             f"the pack {path} cannot be written ({error.strerror or error}): name another file, or set USBENCH_DATA."
         ) from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import usbench
-from usbench.errors import Interrupted, RunFailed, UsbenchError
+from usbench.errors import Interrupted, RunFailed, UsbenchError, of_system
 from usbench.hooks import Registry, registry
 from usbench.runs.plan import Plan, Stage
 from usbench.runs.stages import Stages
@@ -83,7 +83,12 @@ def _do(stage: Stage, store: Store, stages: Stages, watch: _Watch) -> None:
         if store.has(stage.id):  # finished by another process meanwhile
             return
         began = time.perf_counter()
-        facts = stages.do(stage, folder, watch)
+        try:
+            facts = stages.do(stage, folder, watch)
+        except (UsbenchError, OSError):
+            raise
+        except Exception as error:  # a stranger's plugin may raise anything
+            raise RunFailed(f"{stage.title} failed: {type(error).__name__}: {error}.") from error
         store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
 
 
@@ -148,7 +153,8 @@ class _Pool:
                     self.stop.set()
                 heard = wait(list(self.busy), timeout=0.2)
                 for connection in [c for c in self.busy if c in heard]:
-                    failure = self._hear(connection, missing) or failure
+                    heard_failure = self._hear(connection, missing)
+                    failure = failure or heard_failure  # what follows the first is only others stopping
         finally:
             self._dismiss()
         if failure is not None:
@@ -213,8 +219,8 @@ def _worker(connection: Connection, root: str, folders: list[str], parent: int, 
             _do(stage, store, stages, watch)
         except UsbenchError as error:
             say(what="failed", code=error.exit_code, text=str(error))
-        except Exception as error:  # noqa: BLE001 - a stranger's loss may raise anything; the parent says it
-            say(what="failed", code=1, text=f"{stage.title} failed: {type(error).__name__}: {error}.")
+        except OSError as error:
+            say(what="failed", code=2, text=str(of_system(error)))
         else:
             say(what="done")
 

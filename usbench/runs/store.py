@@ -8,6 +8,7 @@ runs/<name>-<key>/              a run's spec, table and pictures, derived from i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,7 +17,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from usbench.errors import RunFailed, UsbenchError
 SCHEMA = 1
 STALE_SECONDS = 60.0  # a lease without a heartbeat for so long is taken over
 BEAT_SECONDS = 10.0
+WRITING_SECONDS = 1.0  # a lease that cannot be read and is older was cut short
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,10 +45,17 @@ class Store:
         self.root = root
         self.stages = root / "stages"
 
+    def check_place(self) -> None:
+        """Refuse a place where no store can be, as far as that shows without writing."""
+        present = next(place for place in (self.root, *self.root.absolute().parents) if place.exists())
+        if not present.is_dir():
+            raise UsbenchError(f"--out {self.root}: {present} is a file; name a folder.")
+        if (self.root / "store.json").exists():
+            self.check_schema()
+
     def open(self) -> Store:
         """Make the folder if needed and check that it can be used."""
-        if self.root.exists() and not self.root.is_dir():
-            raise UsbenchError(f"--out {self.root} is a file: name a folder.")
+        self.check_place()
         try:
             self.stages.mkdir(parents=True, exist_ok=True)
             if not (self.root / "store.json").exists():
@@ -98,21 +106,23 @@ class Store:
             if path.parent.suffix != ".part":
                 yield path.parent, self.record(path.parent.name)
 
-    @contextmanager
+    @contextlib.contextmanager
     def work(self, stage_id: str) -> Iterator[Path]:
         """A folder to make a stage in; renamed to its final name by `finish`. One process at a time."""
         part = self.stages / f"{stage_id}.part"
-        part.mkdir(parents=True, exist_ok=True)
-        with _lease(part / "lease.json", stage_id):
-            try:
+        try:
+            with _lease(part / "lease.json", stage_id):
                 yield part
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-                    raise UsbenchError(
-                        f"the disk of {self.root} is full: make room and run the same command again; "
-                        f"finished stages are kept, and {stage_id} goes on from its last checkpoint."
-                    ) from error
-                raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+                raise UsbenchError(
+                    f"the disk of {self.root} is full: make room and run the same command again; "
+                    f"finished stages are kept, and {stage_id} goes on from its last checkpoint."
+                ) from error
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                part.rmdir()  # where nothing was made yet
 
     def finish(self, stage_id: str, record: dict[str, Any]) -> None:
         """Write the record and make the stage visible in one step."""
@@ -124,15 +134,18 @@ class Store:
         part.rename(self.folder(stage_id))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _lease(path: Path, stage_id: str) -> Iterator[None]:
     """Hold the lease with a heartbeat; take over one whose owner is gone."""
     me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     while True:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
                 json.dump(me, file)
             break
+        except FileNotFoundError:  # another process tidied the folder away just now
+            continue
         except FileExistsError:
             owner = _owner(path)
             if owner is not None:
@@ -162,19 +175,25 @@ def _lease(path: Path, stage_id: str) -> Iterator[None]:
 
 def _owner(path: Path) -> dict[str, Any] | None:
     """Who holds the lease, or None if they are gone."""
-    try:
-        owner = json.loads(path.read_text("utf-8"))
-        age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-    except ValueError:  # cut short when its owner was killed
-        return None
-    if owner.get("host") == socket.gethostname():
+    while True:
         try:
-            os.kill(int(owner["pid"]), 0)
-        except ProcessLookupError:
+            text, age = path.read_text("utf-8"), time.time() - path.stat().st_mtime
+        except FileNotFoundError:
             return None
-        except PermissionError:
-            return owner
-        return owner if int(owner["pid"]) != os.getpid() else None
-    return owner if age < STALE_SECONDS else None
+        try:
+            owner = json.loads(text)
+            host, pid = str(owner["host"]), int(owner["pid"])
+            break
+        except (ValueError, KeyError, TypeError):
+            if age > WRITING_SECONDS:
+                return None
+            time.sleep(WRITING_SECONDS / 20)
+    if host != socket.gethostname():
+        return owner if age < STALE_SECONDS else None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        return owner
+    return owner if pid != os.getpid() else None
