@@ -184,8 +184,11 @@ class Loss(nn.Module):
         """One optimiser step; bilevel methods override this. Returns the named parts, detached."""
         self.before_step(batch)
         parts = named(self(batch))
+        total = torch.stack(list(parts.values())).sum()
+        if not total.requires_grad:
+            raise ValueError("the loss depends on nothing that is trained, so it has no gradient")
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()
+        total.backward()
         self.after_backward(batch)
         optimizer.step()
         return {name: value.detach() for name, value in parts.items()}
@@ -214,8 +217,6 @@ def named(value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not isinstance(part, Tensor) or part.ndim != 0:
             shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(f"the part '{name}' of the loss is {shape}, not a scalar tensor")
-    if not any(part.requires_grad for part in parts.values()):
-        raise ValueError("the loss depends on nothing that is trained: it has no gradient")
     return parts
 
 

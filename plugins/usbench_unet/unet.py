@@ -13,11 +13,12 @@ from usbench import Network
 
 def encoder_name(name: str) -> str:
     """smp's name of an encoder: its own, or a timm model behind the prefix 'tu-'; ValueError with the nearest one."""
-    if name in smp.encoders.encoders or name.startswith("tu-"):
+    bare = name.removeprefix("tu-")
+    if name in smp.encoders.encoders:
         return name
-    if name in timm.list_models():
-        return f"tu-{name}"
-    near = difflib.get_close_matches(name, [*smp.encoders.encoders, *timm.list_models()], n=1)
+    if timm.is_model(bare):
+        return f"tu-{bare}"
+    near = difflib.get_close_matches(bare, [*smp.encoders.encoders, *timm.list_models()], n=1)
     raise ValueError(f"no encoder '{name}' in smp or timm" + (f": did you mean '{near[0]}'?" if near else ""))
 
 
@@ -30,7 +31,7 @@ def unet(encoder: str, width: int = 256) -> Network:
     logging.getLogger("timm").setLevel(logging.ERROR)
     try:
         model = smp.Unet(name, encoder_weights=None, in_channels=1, classes=1, decoder_channels=widths)
-    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ValueError(f"'{encoder}' gives no pyramid of maps, so no U-Net can be built on it ({error})") from error
     return Network(
         model.encoder,

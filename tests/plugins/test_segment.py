@@ -109,7 +109,7 @@ def test_an_image_is_scored_by_every_metric_that_is_declared(installed: Registry
     protocol = installed.get("protocol", "segment").build()
     truth = masks(1, 20)[0, 0].numpy() > 0
     scores = protocol.score(truth, truth, 1.0)
-    assert list(scores) == list(protocol.metrics) and protocol.primary in scores
+    assert set(protocol.metrics) <= scores.keys() and protocol.primary in protocol.metrics
     assert scores["dice"] == 1.0
     assert installed.get("protocol", "segment").needs == protocol.needs == ("mask",)
 
