@@ -25,13 +25,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="class")
+def built(entry: Entry) -> Network:
+    return build_network(entry, dict(entry.options), 64, seed=0).eval()
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name, scope="class")
 class TestEveryBackbone:
     """What any backbone must keep, whoever wrote it."""
-
-    @pytest.fixture(scope="class")
-    def built(self, entry: Entry) -> Network:
-        return build_network(entry, dict(entry.options), 64, seed=0).eval()
 
     def test_one_channel_goes_in_and_one_logit_a_pixel_comes_out(self, entry: Entry, built: Network) -> None:
         images = torch.randn(2, 1, 64, 64)

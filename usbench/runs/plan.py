@@ -21,6 +21,7 @@ from usbench.spec import (
     resolve_threads,
 )
 
+MAX_WORKERS = 4  # each holds its own torch, about 1 GiB
 REVISION = {"pretrain": 1, "finetune": 1, "evaluate": 1}  # raise one when the harness changes what a stage computes
 
 
@@ -191,7 +192,7 @@ class Planner:
                     stages.setdefault(stage.id, stage)
         order = {"pretrain": 0, "finetune": 1, "evaluate": 2}
         threads = self.compute["threads"]
-        workers = max(1, available_cores() // threads) if threads else 1
+        workers = min(MAX_WORKERS, max(1, available_cores() // threads)) if threads else 1
         return Plan(self.spec, sorted(stages.values(), key=lambda s: order[s.kind]), missing, workers)
 
     def _standing(self, part: Part, tuned: Stage, source: Stage | None, tested: str) -> dict[str, str]:

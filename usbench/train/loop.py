@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from usbench.errors import Interrupted, RunFailed
+from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.train import checkpoint
 
 WINDOW = 10  # steps that one row of the curve averages
@@ -109,7 +109,10 @@ class Training:
             self._restore()
 
     def _restore(self) -> None:
-        tensors, facts = checkpoint.read(self.folder / STATE)
+        try:
+            tensors, facts = checkpoint.read(self.folder / STATE)
+        except UsbenchError as error:
+            raise UsbenchError(f"{error} Delete {self.folder} and run the same command again.") from error
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             head, _, rest = name.partition("/")
@@ -118,7 +121,8 @@ class Training:
             checkpoint.restore(module, parts.get(name, {}))
         checkpoint.restore_optimizer(self.optimizer, parts.get("optimizer", {}))
         self.kept = parts.get("kept", {})
-        self.pending = list(parts["pending"]["rows"]) if "pending" in parts else []
+        device = self.optimizer.param_groups[0]["params"][0].device
+        self.pending = list(parts["pending"]["rows"].to(device)) if "pending" in parts else []
         self.step = self.saved = facts["step"]
         self.seconds, self.rows, self.names = facts["seconds"], facts["rows"], facts["names"]
         self.facts = facts["facts"]

@@ -105,7 +105,7 @@ def load_encoder(network: Network, tensors: dict[str, Tensor], source: str) -> L
             )
         own[full].copy_(value)
     unexpected = sorted(k for k in given.keys() - stripped.keys() if not CLASSIFIER.search(k))
-    return LoadReport(len(stripped) - len(missing), tuple(adapted), tuple(unexpected))
+    return LoadReport(sum(name in given for name in stripped), tuple(adapted), tuple(unexpected))
 
 
 def _strip(name: str) -> str:
