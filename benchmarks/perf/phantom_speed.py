@@ -1,6 +1,6 @@
 """How many phantom images a second one core makes.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/perf/phantom_speed.py --size 128
+OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/perf/phantom_speed.py --size 128
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from usbench.data.splits import fold_split
 from usbench.draws import seed_globals
 from usbench.hooks import registry
 from usbench.spec import Choice, available_cores, resolve_device, resolve_precision
-from usbench.train.loop import Compute, Schedule, adamw
+from usbench.train.loop import Compute, Schedule, adamw, keep_freed_memory
 from usbench.train.networks import build_network
 from usbench.train.pretrain import Part, build_loss, build_views
 
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
 
+    keep_freed_memory()
     torch.set_num_threads(given.threads)
     device = torch.device(resolve_device("auto"))
     compute = Compute(device, resolve_precision("auto", device.type))

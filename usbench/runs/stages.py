@@ -43,6 +43,9 @@ class Stages:
         """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
         import torch
 
+        from usbench.train.loop import keep_freed_memory
+
+        keep_freed_memory()
         identity = self._root(stage)
         if identity["device"] == "cuda" and not torch.cuda.is_available():
             raise UsbenchError(
