@@ -43,7 +43,7 @@ def folder_of(output: str) -> Path:
 def test_a_run_ends_with_a_table_a_csv_and_pictures(typed: Typed, tiny: list[str], store: Path) -> None:
     code, out, _ = typed("run", "--loss", "rcl", *tiny, "--out", str(store))
     assert code == 0
-    assert "Dice in" in out and "Dice out" in out and "none-long" in out
+    assert "Mean Dice of lesion images" in out and "none-long" in out and "out" in out
     assert "reconstruction" in out
     folder = folder_of(out)
     for name in ("overlays.png", "curves.png", "dice.png"):

@@ -27,9 +27,9 @@ def print_summary(console: Any, summary: Any) -> None:
 def show(run: Path) -> None:
     """Show a run again: RUN is its folder, as `usbench run` printed it."""
     from rich.console import Console
-    from rich.table import Table
 
     from usbench.report.summary import read_summary
+    from usbench.report.table import plain_table
     from usbench.runs.store import Store
 
     if not (run / "run.json").is_file():
@@ -48,17 +48,7 @@ def show(run: Path) -> None:
         f"seeds {', '.join(map(str, spec['seeds']))}", highlight=False, markup=False,
     )  # fmt: skip
     print_summary(console, summary)
-    table = Table(
-        "training",
-        "steps",
-        "seconds",
-        "loss",
-        "inner Dice",
-        "spread",
-        "RankMe",
-        title="Trainings",
-        title_justify="left",
-    )
+    table = plain_table("training", "steps", "seconds", "loss", "inner Dice", "spread", "RankMe", title="Trainings")
     for stage_id, title in stages.items():
         if stage_id.startswith("evaluate"):
             continue

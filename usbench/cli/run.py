@@ -121,9 +121,9 @@ def run(
 
 
 def _show_plan(console: Any, plan: Any, store: Any) -> None:
-    from rich.table import Table
+    from usbench.report.table import plain_table
 
-    table = Table("stage", "key", "", title=f"{len(plan.stages)} stages in {store.root}", title_justify="left")
+    table = plain_table("stage", "key", "", title=f"{len(plan.stages)} stages in {store.root}")
     for stage in plan.stages:
         table.add_row(stage.title, stage.key, "cached" if store.has(stage.id) else "to do")
     console.print(table)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,14 +14,22 @@ from usbench.evaluate.statistics import Estimate, crossed_interval
 from usbench.report.leaderboard import Cell, baseline_of, difference
 
 
+def plain_table(*headers: str, title: str) -> Table:
+    """A table with a rule under its head and no box, so that it fits 80 columns."""
+    return Table(
+        *headers, title=title, title_justify="left", pad_edge=False, collapse_padding=True, header_style="bold",
+        box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+
+
 def results_table(every: Sequence[Cell]) -> Table:
     """Dice in and out of distribution for each label fraction, and the difference to the supervised baseline."""
-    table = Table(title="Mean Dice of lesion images", title_justify="left", pad_edge=False, header_style="bold")
-    table.add_column("labels", justify="right")
+    table = plain_table(title="Mean Dice of lesion images")
+    table.add_column("labels", justify="right", no_wrap=True)
     table.add_column("loss", overflow="fold")
     for side in ("in", "out"):
-        table.add_column(f"Dice {side}", justify="right")
-        table.add_column("difference [95 %]", justify="right")
+        table.add_column(f"Dice\n{side}", justify="right", no_wrap=True)
+        table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
     for fraction, rows in sorted(_by_fraction(every).items(), reverse=True):
         for name, sides in rows.items():
@@ -69,7 +78,8 @@ def interval(estimate: Estimate) -> str:
     """A difference as it stands in the table."""
     if math.isnan(estimate.mean):
         return ""
-    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    numbers = [f"{x:+.3f}".replace("0.", ".", 1) for x in (estimate.mean, estimate.low, estimate.high)]
+    return "{} [{}, {}]".format(*numbers)
 
 
 def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
