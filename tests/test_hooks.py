@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from usbench import hookimpl
+from usbench import hookimpl, hooks
 from usbench.errors import UsbenchError
 from usbench.hooks import HOOK_OF, KINDS, Entry, Registry
 
@@ -157,6 +157,8 @@ def test_a_value_that_the_factory_refuses_is_a_sentence(bare: Registry) -> None:
     entry = Entry("backbone", "net", picky, "", "", "stranger", __file__, options={"width": 8})
     with pytest.raises(UsbenchError, match=r"backbone 'net' refuses width=4: the width is 4: at least 16"):
         entry.build(width=4)
+    with pytest.raises(UsbenchError, match=r"backbone 'net' refuses its defaults: the width is 8"):
+        entry.build(width=8)
 
 
 DEFAULTS = {"steps": 3, "rate": 0.5, "on": False, "span": (0.1, 0.3), "name": "a"}
@@ -171,6 +173,7 @@ DEFAULTS = {"steps": 3, "rate": 0.5, "on": False, "span": (0.1, 0.3), "name": "a
         ({"on": "Yes"}, True),
         ({"on": "false"}, False),
         ({"span": "0.2/1"}, (0.2, 1.0)),
+        ({"span": [0.2, 1.0]}, (0.2, 1.0)),
         ({"name": "3"}, "3"),
     ],
 )
@@ -181,7 +184,14 @@ def test_an_option_is_cast_to_the_type_of_its_default(given: dict, value: object
     assert resolved == {**DEFAULTS, name: value} and type(resolved[name]) is type(value)
 
 
-@pytest.mark.parametrize("given", [{"steps": "many"}, {"steps": 1.5}, {"on": "perhaps"}, {"span": "wide"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"steps": "many"}, {"steps": 1.5}, {"on": "perhaps"}, {"rate": "nan"}, {"rate": "inf"},
+        {"span": "wide"}, {"span": "0.1"}, {"span": "0.1/0.2/0.3"}, {"span": "nan/1"}, {"span": [0.1]},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_an_option_of_another_type_is_refused_by_name(given: dict) -> None:
     entry = Entry("loss", "mine", object, "", "", "stranger", __file__, options=DEFAULTS)
     (name,) = given
@@ -202,6 +212,17 @@ def test_edited_source_gives_another_digest_and_the_same_source_the_same(tmp_pat
         (tmp_path / folder / "loose.py").write_text(text)
         digests.append(Entry("loss", "m", None, "", "", "p", str(tmp_path / folder / "loose.py")).source)
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_module_of_a_package_gets_another_digest_when_its_neighbour_is_edited(tmp_path: Path) -> None:
+    package = tmp_path / "stranger"
+    (package / "hooks").mkdir(parents=True)
+    for file in ("__init__.py", "losses.py", "hooks/__init__.py", "hooks/plugin.py"):
+        (package / file).write_text("")
+    before = Entry("loss", "m", None, "", "", "p", str(package / "hooks" / "plugin.py")).source
+    hooks._source_digest.cache_clear()
+    (package / "losses.py").write_text("x = 2\n")
+    assert Entry("loss", "m", None, "", "", "p", str(package / "hooks" / "plugin.py")).source != before
 
 
 def test_first_party_plugins_load_and_say_what_they_are(installed: Registry) -> None:

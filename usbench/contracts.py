@@ -243,7 +243,7 @@ class Labelled:
     """A supervised batch."""
 
     images: Tensor  # (N, 1, H, W), normalised
-    mask: Tensor  # (N, 1, H, W) in {0, 1}
+    mask: Tensor  # (N, 1, H, W) in [0, 1]: resampled, so a border pixel may lie between
     label: Tensor  # (N,)
 
 

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -89,7 +90,8 @@ class Entry:
         try:
             return self.resolve()(*args, **{**self.options, **self.fixed, **options})
         except (ValueError, TypeError) as error:
-            shown = ", ".join(f"{k}={v!r}" for k, v in options.items()) or "its defaults"
+            chosen = {k: v for k, v in options.items() if k not in self.options or v != self.options[k]}
+            shown = ", ".join(f"{k}={v!r}" for k, v in chosen.items()) or "its defaults"
             raise UsbenchError(f"{self.kind} '{self.name}' refuses {shown}: {error}") from error
 
     def parse(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,19 +111,27 @@ class Entry:
 
 def _cast(value: Any, default: Any, what: str) -> Any:
     if not isinstance(value, str) or isinstance(default, str):
+        if isinstance(default, tuple) and isinstance(value, list) and len(value) == len(default):
+            return tuple(value)  # as JSON has it
         if default is None or isinstance(value, type(default)):
             return value
         if isinstance(default, float) and isinstance(value, int):
             return float(value)
         raise UsbenchError(f"{what} must be {type(default).__name__}, not {value!r}.")
+    cast: Any
     try:
         if isinstance(default, bool):
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
         if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in value.split("/"))
-        return type(default)(value) if default is not None else value
+            cast = tuple(type(old)(part) for old, part in zip(default, value.split("/"), strict=True))
+        else:
+            cast = type(default)(value) if default is not None else value
+        if any(isinstance(x, float) and not math.isfinite(x) for x in (cast if isinstance(cast, tuple) else (cast,))):
+            raise ValueError
+        return cast
     except (ValueError, KeyError):
-        raise UsbenchError(f"{what} must be {type(default).__name__}, not '{value}'.") from None
+        form = f"{len(default)} values with / between" if isinstance(default, tuple) else type(default).__name__
+        raise UsbenchError(f"{what} must be {form}, not '{value}'.") from None
 
 
 def load_object(path: str, asker: str) -> Any:
@@ -135,10 +145,13 @@ def load_object(path: str, asker: str) -> Any:
 
 @functools.cache
 def _source_digest(where: Path) -> str:
-    files = sorted(where.parent.rglob("*.py")) if where.name == "__init__.py" else [where]
+    top = where.parent
+    while (top.parent / "__init__.py").is_file():  # a module of a package hangs on the rest of it
+        top = top.parent
+    files = sorted(top.rglob("*.py")) if (top / "__init__.py").is_file() else [where]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.relative_to(where.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.relative_to(top).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

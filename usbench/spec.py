@@ -177,9 +177,13 @@ def config_text(spec: RunSpec) -> str:
     """The spec as a TOML config that gives the same run."""
     values = spec.model_dump(mode="json")
     schedules = {key: values.pop(key) for key in ("pretrain", "finetune")}
-    lines = ["[run]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    lines = ["[run]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())]
     for name, schedule in schedules.items():
-        lines += ["", f"[run.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in schedule.items())]
+        lines += [
+            "",
+            f"[run.{name}]",
+            *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in schedule.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -337,6 +337,8 @@ def test_a_release_that_is_not_whole_is_refused_by_the_file_and_leaves_no_pack(
     refused(called("phantom", tmp_path / "release"), "'phantom' is simulated")
     refused(called("scans", tmp_path / "release", "--size", "9"), "9 is not in the range")
     refused(called("scans", tmp_path / "release"), "third.bin cannot be read", "the whole official release of 'scans'?")
+    (tmp_path / "release" / "images" / "third.bin").write_bytes(bytes(15))
+    refused(called("scans", tmp_path / "release"), "data set 'scans' failed: ValueError: cannot reshape", code=1)
     refused(usbench("--plugins-dir", plugins, "run", "--loss", "none", "--data", "scans"), "usbench data import scans")
     assert sorted(data_home.iterdir()) == before
 

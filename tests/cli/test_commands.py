@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from usbench import cli
 from usbench.data.pack import Pack
 from usbench.report.leaderboard import COLUMNS
 
@@ -83,6 +85,19 @@ def test_show_and_leaderboard_tell_the_same(typed: Typed, tiny: list[str], store
     code, _, _ = typed("leaderboard", str(store), "--csv", str(tmp_path / "board.csv"))
     assert code == 0
     assert (tmp_path / "board.csv").read_bytes() == (folder / "leaderboard.csv").read_bytes()
+
+
+def test_a_terminal_that_lacks_a_character_shows_another(
+    typed: Typed, tiny: list[str], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert typed("run", "--loss", "rcl", *tiny, "--out", str(store))[0] == 0
+    ascii_only = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.argv", ["usbench", "leaderboard", str(store)])
+    monkeypatch.setattr("sys.stdout", ascii_only)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    ascii_only.flush()
+    assert not end.value.code and b"rcl ? spatial" in ascii_only.buffer.getvalue()
 
 
 def test_a_saved_config_gives_the_same_plan(typed: Typed, tiny: list[str], tmp_path: Path) -> None:

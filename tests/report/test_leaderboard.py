@@ -13,13 +13,16 @@ import pytest
 
 from usbench.evaluate.segmentation import METRICS
 from usbench.evaluate.statistics import crossed_interval
-from usbench.report.leaderboard import COLUMNS, inert, leaderboard, results, write_csv
+from usbench.report.leaderboard import COLUMNS, cells, inert, leaderboard, pooled, results, write_csv
+from usbench.report.table import results_table
 from usbench.runs.store import Store
 
 IMAGES, GROUPS = 30, 12
 
 
-def put(store: Store, loss: str, seed: int, gain: float, *, arena: str = "a", fraction: float = 100.0) -> pd.DataFrame:
+def put(
+    store: Store, loss: str, seed: int, gain: float, *, arena: str = "a", fraction: float = 100.0, **row_too: Any
+) -> pd.DataFrame:
     """A finished evaluation with made-up scores; every sixth image is normal."""
     rng = np.random.default_rng([seed, 7])
     scores = pd.DataFrame(
@@ -36,16 +39,17 @@ def put(store: Store, loss: str, seed: int, gain: float, *, arena: str = "a", fr
         "loss": loss, "aug": "none", "backbone": "unet-tiny", "init": "random", "pretrain_data": "none",
         "train_data": "x", "test_data": "x", "shift": "in", "label_fraction": fraction, "protocol": "segment",
         "baseline": "plain" if loss == "none" else "", "reconstruction": False, "seed": seed, "device": "cpu",
-        "precision": "float32", "arena": arena, "setting": f"{loss}-{arena}",
+        "precision": "float32", "fold": 0, "size": 64, "arena": arena, "setting": f"{loss}-{arena}", **row_too,
     }  # fmt: skip
     facts = {
         "pretrain_labels": "none", "selection": "inner", "dice_inner": 0.5, "device_seconds": 1.0, "peak_mib": 10,
         "steps": 5, "images_seen": 50, "pixels_seen": 500,
     }  # fmt: skip
-    folder = store.stages / f"evaluate-{loss}-{arena}-{seed}"
+    identity = {"finetuned": f"{loss}-{arena.partition('/')[0]}-{seed}"}
+    folder = store.stages / f"evaluate-{loss}-{arena.replace('/', '-')}-{seed}"
     folder.mkdir(parents=True)
     scores.to_csv(folder / "scores.csv", index=False)
-    (folder / "record.json").write_text(json.dumps({"row": row, "facts": facts}))
+    (folder / "record.json").write_text(json.dumps({"row": row, "facts": facts, "identity": identity}))
     return scores
 
 
@@ -91,6 +95,44 @@ def test_only_shared_seeds_are_paired(store: Store) -> None:
     lesions = base.lesion.to_numpy()
     assert table.delta_vs_supervised["mine"] == pytest.approx((mine[1].dice - base.dice)[lesions].mean())
     assert math.isnan(table.p_holm["mine"])  # one shared seed: no test
+
+
+def lines(store: Store) -> dict[str, list[str]]:
+    """The table of a terminal: what stands behind each name."""
+    columns = [list(column.cells) for column in results_table(cells(results(store))).columns]
+    return dict(zip(columns[1], map(list, zip(*columns[2:], strict=True)), strict=True))
+
+
+def test_what_differs_in_more_than_the_test_set_stands_on_a_line_of_its_own(store: Store) -> None:
+    for fold, gain in ((0, 0.0), (1, 0.1)):
+        arena = f"fold{fold}"
+        put(store, "none", 0, gain, arena=f"{arena}/x", fold=fold)
+        put(store, "none", 0, gain, arena=f"{arena}/y", fold=fold, test_data="y", shift="out")
+        put(store, "mine", 0, gain + 0.1, arena=f"{arena}/x", fold=fold)
+    put(store, "other", 0, 0.0, fold=0)
+    shown = lines(store)
+    assert set(shown) == {"none · fold 0", "none · fold 1", "mine · fold 0", "mine · fold 1", "other"}
+    table = leaderboard(results(store)).set_index("key")
+    for fold in (0, 1):
+        assert shown[f"none · fold {fold}"][0] == f"{table.dice_mean[f'none-fold{fold}/x']:.3f}"
+        assert shown[f"none · fold {fold}"][2] == f"{table.dice_mean[f'none-fold{fold}/y']:.3f}"
+        assert shown[f"mine · fold {fold}"][1].startswith("+.100 ")
+
+
+def test_several_unseen_sets_are_pooled_over_the_seeds_that_all_have(store: Store) -> None:
+    first = [put(store, "none", seed, 0.0, arena="a/y", test_data="y", shift="out") for seed in (0, 1)]
+    second = put(store, "none", 1, 0.1, arena="a/z", test_data="z", shift="out")
+    lesions = second.lesion.to_numpy()
+    both = pooled(cells(results(store)))
+    assert both.mean == pytest.approx((first[1].dice[lesions].mean() + second.dice[lesions].mean()) / 2)
+    assert math.isnan(pooled(cells(results(store)), [None, None]).mean)
+
+
+def test_an_image_may_be_called_na(store: Store) -> None:
+    scores = put(store, "none", 0, 0.0)
+    (result,) = results(store)
+    scores.assign(name=["NA", *scores.name[1:]]).to_csv(result.folder / "scores.csv", index=False)
+    assert result.scores().name[0] == "NA"
 
 
 def test_columns_are_the_documented_ones_and_equal_stores_give_equal_bytes(store: Store, tmp_path: Path) -> None:

@@ -98,6 +98,14 @@ def test_an_edited_loose_file_gets_a_new_key(tmp_path: Path, tiny_settings: dict
     assert found[0] != found[1]
 
 
+def test_a_row_is_the_same_however_its_options_are_typed(installed: Registry, tiny_settings: dict[str, Any]) -> None:
+    found = [
+        {s.row["setting"] for s in plan_of(installed, tiny_settings, loss=loss).stages if s.kind == "evaluate"}
+        for loss in ("simclr", "simclr:temperature=0.1", "simclr:temperature=0.2")
+    ]
+    assert found[0] == found[1] != found[2]
+
+
 def test_the_target_domain_is_never_trained_on(installed: Registry, tiny_settings: dict[str, Any]) -> None:
     with pytest.raises(UsbenchError, match="never trained on"):
         plan_of(installed, tiny_settings, ood=tiny_settings["data"])
@@ -121,3 +129,15 @@ def test_planning_needs_no_weights_and_says_what_a_run_will_do(
     for stage in plan.stages:
         assert set(stage.needs) <= done
         done.add(stage.id)
+
+
+def test_fractions_that_pick_the_same_images_are_still_rows_of_their_own(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    plan = plan_of(installed, tiny_settings, labels=[1, 2, 100], ood=[])
+    assert len(keys(plan, "finetune")) == 2  # 1 % and 2 % are the same group, trained once
+    assert len(keys(plan, "evaluate")) == 3
+
+
+def test_a_pack_in_the_data_home_is_found_by_its_name(installed: Registry, tiny_settings: dict[str, Any]) -> None:
+    assert plan_of(installed, tiny_settings, data=["discs"]).key == plan_of(installed, tiny_settings).key

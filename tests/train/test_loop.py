@@ -91,6 +91,11 @@ class Toy:
 SCHEDULE = Schedule(steps=27, batch=4, lr=0.05, weight_decay=0.1, warmup=0.2)
 
 
+def made(folder: Path) -> dict[str, bytes]:
+    """What a training is for: its results without its state, which holds a time."""
+    return {name: content for name, content in files(folder).items() if name != STATE}
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -162,7 +167,13 @@ def test_the_curve_has_the_mean_of_each_window_and_its_parts(tmp_path: Path) -> 
     assert [seen[2] for seen in watcher.seen] == pytest.approx(curve.loss.tolist(), rel=1e-5)
     assert all(seen[3] > 0 for seen in watcher.seen)
     assert cost["device_seconds"] >= 0 and cost["peak_mib"] > 10
-    assert sorted(files(tmp_path)) == ["curve.csv", "weights.safetensors"]  # the state is no longer needed
+    assert sorted(files(tmp_path)) == ["curve.csv", STATE, "weights.safetensors"]  # until the stage is recorded
+
+
+def test_a_part_that_is_called_loss_is_not_taken_for_the_sum(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, SCHEDULE)
+    toy.training.run(lambda step: {"loss": torch.tensor(1.0), "other": torch.tensor(2.0)}, Quiet())
+    assert {row["loss"] for row in toy.training.rows} == {3.0}
 
 
 # Stopped, killed, gone on with.
@@ -174,7 +185,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     toy = Toy(folder, SCHEDULE)
     toy.run(Quiet())
     toy.training.finish(toy.net.state_dict())
-    return files(folder)
+    return made(folder)
 
 
 @pytest.mark.parametrize("step", [1, 9, 10, 13, 26])
@@ -190,7 +201,7 @@ def test_stopped_at_a_step_and_gone_on_with_it_ends_in_the_same_bytes(
     toy.run(Quiet(), done.append)
     toy.training.finish(toy.net.state_dict())
     assert done == list(range(1, 28))
-    assert files(tmp_path) == undisturbed
+    assert made(tmp_path) == undisturbed
 
 
 def test_stopped_again_and_again_it_ends_in_the_same_bytes(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
@@ -201,7 +212,7 @@ def test_stopped_again_and_again_it_ends_in_the_same_bytes(tmp_path: Path, undis
     assert toy.training.step == 20
     toy.run(Quiet())
     toy.training.finish(toy.net.state_dict())
-    assert files(tmp_path) == undisturbed
+    assert made(tmp_path) == undisturbed
 
 
 def test_killed_it_goes_on_from_its_last_save_and_ends_in_the_same_bytes(
@@ -224,13 +235,13 @@ def test_killed_it_goes_on_from_its_last_save_and_ends_in_the_same_bytes(
     assert toy.training.step == 15
     toy.run(Quiet())
     toy.training.finish(toy.net.state_dict())
-    assert files(tmp_path) == undisturbed
+    assert made(tmp_path) == undisturbed
 
 
 def test_asked_to_stop_when_the_last_step_is_done_it_is_done(tmp_path: Path) -> None:
     toy = Toy(tmp_path, SCHEDULE)
     toy.run(StopsAfter(27))
-    assert toy.training.step == 27 and not (tmp_path / STATE).exists()
+    assert toy.training.step == 27
 
 
 def test_between_saves_nothing_is_written(tmp_path: Path) -> None:
@@ -373,7 +384,7 @@ def test_a_pretraining_stopped_and_gone_on_with_ends_in_the_same_bytes(
         run_pretrain(tmp_path / "parts", tiny_pack, loss, StopsAfter(7))
     torch.rand(5), np.random.rand(5)
     parts = run_pretrain(tmp_path / "parts", tiny_pack, loss, Quiet())
-    assert files(tmp_path / "whole") == files(tmp_path / "parts")
+    assert made(tmp_path / "whole") == made(tmp_path / "parts")
     assert facts_but_cost(whole) == facts_but_cost(parts)
     assert whole["images_seen"] == 72 and whole["pixels_seen"] == 72 * 2 * SIZE**2
     tensors = checkpoint.read(tmp_path / "whole" / "weights.safetensors")[0]
@@ -398,7 +409,7 @@ def test_a_fine_tune_stopped_and_gone_on_with_ends_in_the_same_bytes(tmp_path: P
     with pytest.raises(Interrupted):
         run_finetune(tmp_path / "parts", tiny_pack, StopsAfter(8))
     parts = run_finetune(tmp_path / "parts", tiny_pack, Quiet())
-    assert files(tmp_path / "whole") == files(tmp_path / "parts")
+    assert made(tmp_path / "whole") == made(tmp_path / "parts")
     assert facts_but_cost(whole) == facts_but_cost(parts)
     assert whole["selection"] == "inner" and 1 <= whole["chosen_step"] <= 12
     assert whole["dice_inner"] >= whole["dice_inner_last"]

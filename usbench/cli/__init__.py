@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -75,6 +76,9 @@ def cli(plugins_dir: Path | None, debug: bool) -> None:
 def main() -> NoReturn:
     """Run the command line; every failure a user can cause is one sentence."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows another, and work goes on
     try:
         code = cli.main(standalone_mode=False, prog_name="usbench")
     except UsbenchError as error:

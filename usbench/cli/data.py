@@ -77,7 +77,7 @@ def _describe(console: Console, pack: Pack) -> None:
     table = pack.table
     console.print(
         f"{pack.path}: {pack.count} images of {table.patient.nunique()} patients, {pack.size} px, "
-        f"{int(table.has_mask.sum())} annotated", highlight=False, soft_wrap=True,
+        f"{int(table.has_mask.sum())} annotated", highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
 
 

@@ -85,4 +85,4 @@ def board(folders: tuple[Path, ...], csv_path: Path | None) -> None:
     if csv_path is not None:
         table = leaderboard(found)
         write_csv(table, csv_path)
-        console.print(f"{len(table)} rows in {csv_path}", highlight=False, soft_wrap=True)
+        console.print(f"{len(table)} rows in {csv_path}", highlight=False, soft_wrap=True, markup=False)

@@ -9,8 +9,6 @@ import click
 
 from usbench.errors import Interrupted, UsbenchError
 
-Fractions = str
-
 
 def _numbers(text: str, what: str, cast: Any) -> list[Any]:
     try:
@@ -121,11 +119,13 @@ def run(
 
 
 def _show_plan(console: Any, plan: Any, store: Any) -> None:
+    from rich.markup import escape
+
     from usbench.report.table import plain_table
 
-    table = plain_table("stage", "key", "", title=f"{len(plan.stages)} stages in {store.root}")
+    table = plain_table("stage", "key", "", title=escape(f"{len(plan.stages)} stages in {store.root}"))
     for stage in plan.stages:
-        table.add_row(stage.title, stage.key, "cached" if store.has(stage.id) else "to do")
+        table.add_row(escape(stage.title), stage.key, "cached" if store.has(stage.id) else "to do")
     console.print(table)
 
 
@@ -137,5 +137,5 @@ def _finish(console: Any, plan: Any, store: Any, computed: int) -> None:
     print_summary(console, summary)
     console.print(
         f"{computed} of {len(plan.stages)} stages computed, the rest was there. Again: usbench show {summary.folder}",
-        highlight=False, soft_wrap=True,
+        highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from usbench.data.pack import Pack, write_pack
-from usbench.errors import UsbenchError
+from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Entry, Registry
 from usbench.items import Dataset
 from usbench.spec import Choice, key_of
@@ -72,17 +72,27 @@ def write(entry: Entry, choice: Choice, path: Path, source: Path | None, size: i
         raise UsbenchError(
             f"the pack {path} cannot be written ({error.strerror or error}): name another file, or set USBENCH_DATA."
         ) from error
+    except UsbenchError:
+        raise
+    except Exception as error:  # a stranger's plugin may raise anything
+        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}.") from error
     return Pack(path)
+
+
+def stored_pack(text: str) -> Path | None:
+    """The imported pack of that name in the data home, if there is one."""
+    choice = Choice.parse(text)
+    path = data_home() / f"{choice.name}.h5"
+    return path if choice == Choice(name=choice.name) and path.is_file() else None
 
 
 def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     """The pack that `text` names: a file, a pack in the data home, or a generated set, made if it is not there yet."""
     if text.endswith(".h5"):
         return Pack(Path(text))
-    choice = Choice.parse(text)
-    stored = data_home() / f"{choice.name}.h5"
-    if stored.is_file() and choice == Choice(name=choice.name):
+    if stored := stored_pack(text):
         return Pack(stored)
+    choice = Choice.parse(text)
     entry = registry.get("dataset", choice.name)
     if not entry.generated:
         raise UsbenchError(

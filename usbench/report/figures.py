@@ -11,8 +11,7 @@ import pandas as pd
 
 from usbench.data.pack import Pack
 from usbench.evaluate.segmentation import unpack_masks
-from usbench.report.leaderboard import Cell
-from usbench.report.table import pooled
+from usbench.report.leaderboard import Cell, pooled
 from usbench.runs.store import Store
 
 TRUTH, BASE, ROW = "#ffd400", "#00c8ff", "#ff4fa3"
@@ -108,7 +107,7 @@ def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
                     c for c in here if (c.row["loss"], c.row["aug"], c.row["label_fraction"]) == (loss, aug, fraction)
                 ]
                 if some:
-                    points.append((fraction, pooled([c.values["dice"] for c in some], some)))
+                    points.append((fraction, pooled(some)))
             x = np.array([f for f, _ in points]) + (shift - len(names) / 2) * 0.8
             mean = np.array([e.mean for _, e in points])
             error = [mean - np.array([e.low for _, e in points]), np.array([e.high for _, e in points]) - mean]

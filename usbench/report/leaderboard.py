@@ -29,6 +29,8 @@ COLUMNS: dict[str, str] = {
     "shift": "in, out, out-transductive, or corruption:severity",
     "label_fraction": "per cent of the annotated training images",
     "protocol": "how the network was fine-tuned and scored",
+    "fold": "test fold of the trained set",
+    "size": "pixels a side that the network sees",
     **{
         f"{metric}_{part}": f"{metric}: {what}"
         for metric in METRICS
@@ -44,7 +46,7 @@ COLUMNS: dict[str, str] = {
     "delta_vs_supervised_low": "lower end of its 95 % interval",
     "delta_vs_supervised_high": "upper end of its 95 % interval",
     "p_holm": "Holm-adjusted p of that difference over the table; empty with one seed",
-    "rank": "rank of the mean Dice among comparable rows; 1 is best",
+    "rank": "rank of the mean Dice among rows of one arena whose pretraining saw the same labels; 1 is best",
     "seeds": "number of seeds",
     "images": "lesion images tested",
     "groups": "groups (patients) tested",
@@ -69,11 +71,13 @@ class Result:
     folder: Path
     row: dict[str, Any]
     facts: dict[str, Any]
+    finetuned: str  # the key of the fine-tune that was tested: shared by its test sets
 
     def scores(self) -> pd.DataFrame:
         """The per-image table."""
         try:
-            return pd.read_csv(self.folder / "scores.csv", dtype={"name": str}, keep_default_na=True)
+            path = self.folder / "scores.csv"
+            return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=[""])  # a name may be "NA"
         except (OSError, ValueError) as error:
             raise UsbenchError(
                 f"{self.folder / 'scores.csv'} cannot be read ({error}): delete the folder, run again."
@@ -83,12 +87,10 @@ class Result:
 def results(store: Store, stage_ids: Iterable[str] | None = None) -> list[Result]:
     """The evaluations of a store, or those named."""
     if stage_ids is None:
-        return [Result(folder, record["row"], record["facts"]) for folder, record in store.records("evaluate")]
-    found = []
-    for stage_id in stage_ids:
-        record = store.record(stage_id)
-        found.append(Result(store.folder(stage_id), record["row"], record["facts"]))
-    return found
+        found = store.records("evaluate")
+    else:
+        found = ((store.folder(stage_id), store.record(stage_id)) for stage_id in stage_ids)
+    return [Result(folder, r["row"], r["facts"], r["identity"]["finetuned"]) for folder, r in found]
 
 
 @dataclass
@@ -118,13 +120,9 @@ class Cell:
         """Its seeds, in order."""
         return tuple(int(r.row["seed"]) for r in self.results)
 
-    def paired(self, other: Cell) -> np.ndarray | None:
-        """(images, shared seeds) differences in Dice, or None where no seed is shared."""
-        shared = [seed for seed in self.seeds if seed in other.seeds]
-        if not shared:
-            return None
-        mine = self.values["dice"][:, [self.seeds.index(s) for s in shared]]
-        return mine - other.values["dice"][:, [other.seeds.index(s) for s in shared]]
+    def dice(self, seeds: Sequence[int]) -> np.ndarray:
+        """(images, seeds) the Dice of these seeds, in their order."""
+        return self.values["dice"][:, [self.seeds.index(seed) for seed in seeds]]
 
 
 def cells(found: Sequence[Result]) -> list[Cell]:
@@ -159,7 +157,7 @@ def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table.pop("p").to_numpy(float))
-    table["rank"] = table.groupby("arena").dice_mean.rank(ascending=False, method="min")
+    table["rank"] = table.groupby(["arena", "pretrain_labels"]).dice_mean.rank(ascending=False, method="min")
     return table[list(COLUMNS)]
 
 
@@ -186,10 +184,22 @@ def _line(cell: Cell, every: Sequence[Cell]) -> dict[str, Any]:
 
 def difference(cell: Cell, base: Cell | None) -> Estimate:
     """The paired difference in Dice with its interval; NaN where there is nothing to compare with."""
-    paired = cell.paired(base) if base is not None else None
-    if paired is None:
+    return pooled([cell], [base])
+
+
+def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) -> Estimate:
+    """Dice, or its paired difference to the bases, over the images of several test sets: a patient belongs to one set.
+
+    Only seeds that all of them have count; NaN where there is none, or a base is missing.
+    """
+    known = [base for base in bases or () if base is not None]
+    shared = sorted(set.intersection(*(set(cell.seeds) for cell in (*cells, *known))))
+    if not shared or (bases is not None and len(known) < len(cells)):
         return Estimate(math.nan, math.nan, math.nan, math.nan)
-    return crossed_interval(paired, cell.groups)
+    values = np.concatenate([cell.dice(shared) for cell in cells])
+    if known:
+        values = values - np.concatenate([base.dice(shared) for base in known])
+    return crossed_interval(values, np.concatenate([cell.groups for cell in cells]))
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from usbench.evaluate.statistics import Estimate, crossed_interval
-from usbench.report.leaderboard import Cell, baseline_of, difference
+from usbench.evaluate.statistics import Estimate
+from usbench.report.leaderboard import Cell, baseline_of, pooled
+
+# What may tell two lines of one loss, augmentation and start apart.
+APART = {
+    "train_data": "{}", "fold": "fold {}", "backbone": "{}", "protocol": "{}", "device": "{}", "precision": "{}",
+    "threads": "{} threads", "steps": "{} steps", "pixels_seen": "{:.2g} pixels", "setting": "{:.6}",
+}  # fmt: skip
 
 
 def plain_table(*headers: str, title: str) -> Table:
@@ -41,37 +47,51 @@ def results_table(every: Sequence[Cell]) -> Table:
 
 
 def _by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[Cell]]]]:
-    found: dict[float, dict[str, dict[str, list[Cell]]]] = {}
+    """Fraction → line → side → cells. What differs in anything but the test set is never one line."""
+    lines: list[list[Cell]] = []  # the test sets of the same fine-tunes
+    line_of: dict[str, list[Cell]] = {}
     for cell in every:
-        row = cell.row
-        name = row["loss"] if row["aug"] == "none" else f"{row['loss']} · {row['aug']}"
-        if row["init"] != "random":
-            name += f" · {row['init']}"
-        sides = found.setdefault(float(row["label_fraction"]), {}).setdefault(name, {})
-        sides.setdefault("in" if row["shift"] == "in" else "out", []).append(cell)
+        tuned = [result.finetuned for result in cell.results]
+        line = next((line_of[key] for key in tuned if key in line_of), None)
+        if line is None:
+            lines.append(line := [])
+        line.append(cell)
+        line_of |= dict.fromkeys(tuned, line)
+    found: dict[float, dict[str, dict[str, list[Cell]]]] = {}
+    for line, name in zip(lines, _names([line[0] for line in lines]), strict=True):
+        for cell in line:
+            sides = found.setdefault(float(cell.row["label_fraction"]), {}).setdefault(name, {})
+            sides.setdefault("in" if cell.row["shift"] == "in" else "out", []).append(cell)
     return found
+
+
+def _names(firsts: Sequence[Cell]) -> list[str]:
+    """A name a line: its loss, augmentation and start, and what else tells it from others that have the same."""
+    rows = [{**cell.results[0].facts, **cell.row} for cell in firsts]
+    names = [_name(row) for row in rows]
+    for what, words in APART.items():
+        values: dict[tuple[str, float], set[Any]] = {}
+        for name, row in zip(names, rows, strict=True):
+            values.setdefault((name, row["label_fraction"]), set()).add(row.get(what))
+        twice = {name for (name, _), some in values.items() if len(some) > 1}
+        names = [
+            f"{name} · {words.format(row.get(what))}" if name in twice else name
+            for name, row in zip(names, rows, strict=True)
+        ]
+    return names
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    name = row["loss"] if row["aug"] == "none" else f"{row['loss']} · {row['aug']}"
+    return name if row["init"] == "random" else f"{name} · {row['init']}"
 
 
 def _side(cells: list[Cell], every: Sequence[Cell]) -> tuple[str, str]:
     """Dice and difference of one side; several unseen sets are pooled, image by image."""
     if not cells:
         return "–", ""
-    mean = pooled([cell.values["dice"] for cell in cells], cells)
-    bases = [baseline_of(cell, every) for cell in cells]
-    if any(base is None for base in bases):
-        return f"{mean.mean:.3f}", ""
-    if len(cells) == 1:
-        return f"{mean.mean:.3f}", interval(difference(cells[0], bases[0]))
-    pairs = [cell.paired(base) for cell, base in zip(cells, bases, strict=True) if base is not None]
-    if any(pair is None for pair in pairs):
-        return f"{mean.mean:.3f}", ""
-    return f"{mean.mean:.3f}", interval(pooled([pair for pair in pairs if pair is not None], cells))
-
-
-def pooled(values: Sequence[np.ndarray], cells: Sequence[Cell]) -> Estimate:
-    """One interval over the images of several test sets; a patient belongs to one set."""
-    seeds = min(v.shape[1] for v in values)
-    return crossed_interval(np.concatenate([v[:, :seeds] for v in values]), np.concatenate([c.groups for c in cells]))
+    mean = pooled(cells).mean
+    return "–" if math.isnan(mean) else f"{mean:.3f}", interval(pooled(cells, [baseline_of(c, every) for c in cells]))
 
 
 def interval(estimate: Estimate) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from usbench.data.home import Progress, find_pack, options_of
+from usbench.data.home import Progress, find_pack, options_of, stored_pack
 from usbench.data.splits import fold_split, list_digest, split, test_rows
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
@@ -86,10 +88,11 @@ class Planner:
             "threads": resolve_threads(spec.threads) if device == "cpu" else 0,
         }
         for text in (*spec.data, *spec.ood):
-            if not text.endswith(".h5"):
+            if not text.endswith(".h5") and stored_pack(text) is None:
                 options_of(registry.get("dataset", Choice.parse(text).name), Choice.parse(text))
         if len(spec.data) != 1:
             raise UsbenchError(f"--data names {len(spec.data)} sets: a run trains on one pack.")
+        self.init = self._init(spec.init)
         self.data = find_pack(registry, spec.data[0], progress)
         self.ood = [find_pack(registry, text, progress) for text in spec.ood]
         self._check_capabilities()
@@ -129,13 +132,11 @@ class Planner:
             "source": entry.source, "revision": entry.revision,
         }  # fmt: skip
 
-    def _init(self, init: str) -> str:
+    @staticmethod
+    def _init(init: str) -> str:
         """Starting weights by content: a file's digest, not its name."""
         if init in ("random", "imagenet"):
             return init
-        import hashlib
-        from pathlib import Path
-
         try:
             return "file:" + hashlib.sha256(Path(init).read_bytes()).hexdigest()[:16]
         except OSError as error:
@@ -143,26 +144,26 @@ class Planner:
                 f"--init {init} cannot be read ({error.strerror}): use random, imagenet or a .safetensors file."
             ) from None
 
-    def _base(self, kind: str, seed: int, init: str) -> dict[str, Any]:
+    def _base(self, kind: str, seed: int) -> dict[str, Any]:
         return {
             "kind": kind, "revision": REVISION[kind], "backbone": self._identity(self.backbone),
-            "init": self._init(init), "size": self.spec.size, "fold": self.spec.fold, "seed": seed, **self.compute,
+            "init": self.init, "size": self.spec.size, "fold": self.spec.fold, "seed": seed, **self.compute,
         }  # fmt: skip
 
-    def _row(self, part: Part, init: str) -> dict[str, Any]:
+    def _row(self, part: Part) -> dict[str, Any]:
         entry, _, text = part
         return {
             "loss": text, "aug": self.spec.aug if entry.factory is not None else "none",
-            "backbone": self.backbone[2], "init": init, "train_data": self.data.name,
+            "backbone": self.backbone[2], "init": Path(self.spec.init).name, "train_data": self.data.name,
             "pretrain_data": self.data.name if entry.factory is not None else "none",
             "baseline": entry.baseline, "reconstruction": entry.reconstruction,
-            "protocol": self.protocol[2], "fold": self.spec.fold,
+            "protocol": self.protocol[2], "fold": self.spec.fold, "size": self.spec.size,
             **{k: self.compute[k] for k in ("device", "precision", "threads")},
         }  # fmt: skip
 
-    def _places(self, part: Part, init: str) -> dict[str, Any]:
+    def _places(self, part: Part) -> dict[str, Any]:
         return {
-            "init": init, "data": str(self.data.path),
+            "init": self.spec.init, "data": str(self.data.path),
             "plugins": {
                 "loss": [part[0].name, part[1]], "backbone": [self.backbone[0].name, self.backbone[1]],
                 "steps": [[entry.name, options] for entry, options, _ in self.steps],
@@ -188,7 +189,7 @@ class Planner:
         stages: dict[str, Stage] = {}
         for seed in self.spec.seeds:
             for part in (self.loss, *others):
-                for stage in self._line(part, seed, self.spec.init):
+                for stage in self._line(part, seed):
                     stages.setdefault(stage.id, stage)
         order = {"pretrain": 0, "finetune": 1, "evaluate": 2}
         threads = self.compute["threads"]
@@ -202,19 +203,19 @@ class Planner:
         shared = {k: v for k, v in chain[0].items() if k != "schedule"}
         where = [tuned.row["label_fraction"], self.data.digest, tested]
         arena = {"shared": shared, "schedule": _schedule(self.spec.finetune), "where": where}
-        return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[2]})}
+        return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[0].name})}
 
-    def _line(self, part: Part, seed: int, init: str) -> Iterator[Stage]:
+    def _line(self, part: Part, seed: int) -> Iterator[Stage]:
         """One loss at one seed: pretraining, a fine-tune a fraction, a test a set."""
-        row = {**self._row(part, init), "seed": seed}
-        places = self._places(part, init)
+        row = {**self._row(part), "seed": seed}
+        places = self._places(part)
         train, _ = fold_split(self.data, self.spec.fold)
         source: Stage | None = None
         if part[0].factory is not None:
             source = Stage(
                 "pretrain", f"pretrain {part[2]}, seed {seed}",
                 {
-                    **self._base("pretrain", seed, init), "loss": self._identity(part),
+                    **self._base("pretrain", seed), "loss": self._identity(part),
                     "aug": [self._identity(step) for step in self.steps],
                     "images": list_digest(self.data, train), "schedule": _schedule(self.spec.pretrain),
                 },
@@ -231,7 +232,7 @@ class Planner:
             tuned = Stage(
                 "finetune", f"fine-tune {part[2]} on {fraction:g} %, seed {seed}",
                 {
-                    **self._base("finetune", seed, init), "protocol": self._identity(self.protocol),
+                    **self._base("finetune", seed), "protocol": self._identity(self.protocol),
                     "pretrained": source.key if source else None, "schedule": _schedule(schedule),
                     "labelled": list_digest(self.data, sides.labelled), "inner": list_digest(self.data, sides.inner),
                 },
@@ -248,7 +249,7 @@ class Planner:
                     "evaluate", f"test {part[2]} ({fraction:g} %, seed {seed}) on {pack.name}",
                     {
                         "kind": "evaluate", "revision": REVISION["evaluate"], "finetuned": tuned.key,
-                        "protocol": self._identity(self.protocol), "images": tested,
+                        "protocol": self._identity(self.protocol), "images": tested, "label_fraction": fraction,
                     },
                     {
                         **row, "label_fraction": fraction, "test_data": pack.name, "shift": "in" if inside else "out",

@@ -43,7 +43,7 @@ class Stages:
         """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
         import torch
 
-        from usbench.train.loop import keep_freed_memory
+        from usbench.train.loop import STATE, keep_freed_memory
 
         keep_freed_memory()
         identity = self._root(stage)
@@ -55,7 +55,9 @@ class Stages:
             torch.set_num_threads(identity["threads"])
         kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}
         with _globals_kept():
-            return kinds[stage.kind](stage, folder, watcher)
+            facts = kinds[stage.kind](stage, folder, watcher)
+        (folder / STATE).unlink(missing_ok=True)
+        return facts
 
     def _root(self, stage: Stage) -> dict[str, Any]:
         """The identity that says how to compute: an evaluation computes as its fine-tune did."""
@@ -78,15 +80,16 @@ class Stages:
     def _network(self, stage: Stage, identity: dict[str, Any]) -> Any:
         from usbench.train.networks import build_network, start_from
 
-        name, options = stage.places["plugins"]["backbone"]
-        network = build_network(self.registry.get("backbone", name), options, identity["size"], identity["seed"])
+        part = self._part("backbone", stage.places["plugins"]["backbone"])
+        network = build_network(part.entry, part.options, identity["size"], identity["seed"])
         report = start_from(network, stage.places["init"])
         return network, report
 
     def _part(self, kind: str, choice: list[Any]) -> Any:
         from usbench.train.pretrain import Part
 
-        return Part(self.registry.get(kind, choice[0]), choice[1])
+        entry = self.registry.get(kind, choice[0])
+        return Part(entry, entry.parse(choice[1]))  # a worker is given tuples as lists
 
     def _pretrain(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         from usbench.data.feed import Feed
@@ -166,8 +169,7 @@ class Stages:
         tuned = self.store.record(stage.places["finetuned"])
         identity = tuned["identity"]
         compute = self._compute(identity)
-        name, options = stage.places["plugins"]["backbone"]
-        network = self.registry.get("backbone", name).build(**options)
+        network = self._part("backbone", stage.places["plugins"]["backbone"]).build()
         protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
         model = protocol.adapt(network)
         weights, _ = checkpoint.read(self.store.folder(stage.places["finetuned"]) / "weights.safetensors")

@@ -196,4 +196,5 @@ def _owner(path: Path) -> dict[str, Any] | None:
         return None
     except PermissionError:
         return owner
-    return owner if pid != os.getpid() else None
+    # A process id may have been given to somebody else since; the heartbeat has not.
+    return owner if pid != os.getpid() and age < STALE_SECONDS else None

@@ -182,15 +182,15 @@ class Training:
             after(self.step)
             self.seconds = time.perf_counter() - began
             if watcher.stopping and self.step < self.schedule.steps:
-                self._check_finite(rate)
+                self._check_finite()
                 self.save()
                 raise Interrupted(f"{self.title} is saved at step {self.step} of {self.schedule.steps}")
             if time.perf_counter() - last_save > SAVE_SECONDS:
-                self._check_finite(rate)
+                self._check_finite()
                 self.save()
                 last_save = time.perf_counter()
 
-    def _check_finite(self, rate: float) -> None:
+    def _check_finite(self) -> None:
         for back, values in enumerate(self.pending):
             if not torch.isfinite(values).all():
                 step = self.step - len(self.pending) + back
@@ -202,19 +202,20 @@ class Training:
                 )
 
     def _close_window(self, rate: float) -> None:
-        self._check_finite(rate)
+        self._check_finite()
         means = torch.stack(self.pending).mean(0).tolist()
         row = {"step": self.step, "lr": rate, "loss": sum(means)}
         if len(self.names) > 1:
-            row |= dict(zip(self.names, means, strict=True))
+            row = {**row, **dict(zip(self.names, means, strict=True)), **row}  # a part called "loss" is not the sum
         self.rows.append(row)
         self.pending = []
 
     def finish(self, weights: dict[str, Tensor]) -> dict[str, Any]:
-        """Write the weights and the curve; returns what they cost. The training state is no longer needed."""
+        """Write the weights and the curve; returns what they cost. The state stays until the stage is recorded."""
+        if self.saved != self.step:
+            self.save()  # what follows in the stage may fail, and the training need not be done again
         checkpoint.write(self.folder / "weights.safetensors", weights)
         pd.DataFrame(self.rows).to_csv(self.folder / "curve.csv", index=False, float_format="%.6g")
-        (self.folder / STATE).unlink(missing_ok=True)
         return {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
 
 

@@ -98,7 +98,8 @@ def pretrain(
     prefix = "encoder." if loss.transfer == "encoder" else ""
     cost = training.finish({f"{prefix}{name}": value for name, value in kept.state_dict().items()})
     pixels = loss.views[0] * views.size**2 + loss.views[1] * views.local_size**2
-    images = schedule.steps * schedule.batch
+    roles = len(loss.item.roles)
+    images = schedule.steps * (schedule.batch // roles) * roles
     return {
         **cost, "transfer": loss.transfer, "pretrain_labels": loss.pretrain_labels, "steps": schedule.steps,
         "images_seen": images, "pixels_seen": images * pixels,
