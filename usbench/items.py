@@ -41,10 +41,10 @@ class Dataset:
     A subclass sets the attributes and writes `items`. Options given at registration arrive in `__init__`.
     """
 
-    source: ClassVar[str] = ""
-    licence: ClassVar[str] = ""
-    citation: ClassVar[str] = ""
-    version: ClassVar[str] = "1"
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+    version: str = "1"
     classes: tuple[str, ...] = ()  # what the labels of the items mean, known before the first item is read
     finds_sector: ClassVar[bool] = True  # the harness finds the sector of an imported item that brings none
     generic: ClassVar[bool] = False  # takes anything of a form, so another importer that fits is the better one

@@ -23,7 +23,7 @@ from usbench.errors import UsbenchError
 from usbench.items import Dataset, Item
 
 __all__ = [
-    "Case", "Importer", "NotThisSet", "Release", "fill_outline", "in_order", "number", "read_colour", "read_grey",
+    "Case", "Importer", "Item", "NotThisSet", "Release", "fill_outline", "in_order", "number", "read_colour", "read_grey",
     "read_image", "read_mask",
 ]  # fmt: skip
 
@@ -46,7 +46,8 @@ class Importer(Dataset):
     """Turns an official release into items. A subclass sets `layout` and writes `cases`."""
 
     layout: ClassVar[str] = ""  # a regular expression: the images of the release, by their path from its root
-    anatomy: ClassVar[str] = ""  # the tag of an item that has none of its own
+    exact: ClassVar[bool] = False  # the root is where the user points, not a folder nearby
+    anatomy: str = ""  # the tag of an item that has none of its own
     resizes_masks: ClassVar[bool] = False  # a set known for masks of another size than their image
 
     def __init__(self, **options: Any) -> None:
@@ -84,7 +85,7 @@ class Importer(Dataset):
     def recognises(self, path: Path) -> bool:
         """Whether `path` looks like a release of this set."""
         try:
-            open_release(path, self.layout)
+            open_release(path, self.layout, exact=self.exact)
         except NotThisSet:
             return False
         return True
@@ -124,7 +125,7 @@ class Importer(Dataset):
         if path is None:
             raise UsbenchError("name the folder or zip of the official release.")
         if self._opened is None or self._opened[0] != path:
-            release = open_release(path, self.layout)
+            release = open_release(path, self.layout, exact=self.exact)
             self.skipped = {}
             cases = list(self.cases(release))
             self._check_names(cases)

@@ -96,14 +96,14 @@ def decode_text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def open_release(path: Path, layout: str) -> Release:
+def open_release(path: Path, layout: str, *, exact: bool = False) -> Release:
     """The release at or about `path`, rooted so that `layout` matches its images.
 
     The user may have pointed one or more folders above the root, at a folder inside it, at the zip, or at a folder in
     which the zip still lies packed.
     """
     release = _zip(path) if path.is_file() else _folder(path)
-    if path.is_dir():
+    if path.is_dir() and not exact:
         inside = re.compile(layout)
         if any(inside.fullmatch(f"{path.resolve().name}/{name}") for name in release.files):
             return _folder(path.resolve().parent)
