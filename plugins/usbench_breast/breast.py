@@ -16,7 +16,9 @@ class BrEaST(Importer):
 
     source = "https://www.cancerimagingarchive.net/collection/breast-lesions-usg/"
     licence = "CC BY 4.0"
-    citation = "Pawłowska et al.: Curated benchmark dataset for ultrasound based breast lesion analysis. Sci Data 11, 2024"
+    citation = (
+        "Pawłowska et al.: Curated benchmark dataset for ultrasound based breast lesion analysis. Sci Data 11, 2024"
+    )
     classes = ("benign", "malignant", "normal")
     anatomy = "breast"
     layout = r"(?:[^/]*images_and_masks/)?case\d{3}\.png"
@@ -33,7 +35,7 @@ class BrEaST(Importer):
                 continue
             masks = [folder + row.Mask_tumor_filename] if row.Mask_tumor_filename else []
             yield Case(
-                name, image[0], masks, label=self.classes.index(row.Classification.lower()), patient=row.CaseID,
+                name, image[0], masks, label=self.label(row.Classification), patient=row.CaseID,
                 pixel_mm=10 * number(row.Pixel_size),
             )  # fmt: skip
         for other in release.match(r".*_other\d*\.png"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usbench.data.importing import Case, Importer, Release
+from usbench.data.importing import Case, Importer, Release, whole
 
 
 class BUSBRA(Importer):
     """One or two images a patient; `bus_data.csv` has patient, class and scanner; the folds are the official ones."""
 
     source = "https://zenodo.org/records/8231412"
-    licence = "CC BY 4.0 (LICENSE.txt in the release)"
+    licence = "free use with citation (LICENSE.txt in the release)"
     citation = "Gómez-Flores et al.: BUS-BRA, a breast ultrasound dataset for assessing CAD systems. Med Phys 51, 2024"
     classes = ("benign", "malignant")
     anatomy = "breast"
@@ -36,7 +36,7 @@ class BUSBRA(Importer):
             mask = f"Masks/mask_{image[1]}.png"
             yield Case(
                 row.ID, image[0], [mask] if mask in release.files else None, patient=row.Case, device=row.Device,
-                label=self.classes.index(row.Pathology.lower()), fold=int(fold.get(row.ID, 0)) - 1,
+                label=self.label(row.Pathology), fold=whole(fold.get(row.ID, "0")) - 1,
             )  # fmt: skip
         for absent in rows:
             self.skip(absent, "it has a row in bus_data.csv but no image")

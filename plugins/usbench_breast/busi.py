@@ -26,4 +26,4 @@ class BUSI(Importer):
         for mask in release.match(r"(\w+/\w+ \(\d+\))_mask(?:_\d+)?\.png"):
             masks[mask[1]].append(mask[0])
         for image in release.match(r"((\w+)/(\w+ \(\d+\)))\.png"):
-            yield Case(image[3], image[0], masks.get(image[1]), label=self.classes.index(image[2]))
+            yield Case(image[3], image[0], masks.get(image[1]), label=self.label(image[2]))

@@ -15,7 +15,7 @@ class BUSUCLM(Importer):
     An image with both colours counts as malignant.
     """
 
-    source = "https://data.mendeley.com/datasets/7fvgj4jsp7"
+    source = "https://doi.org/10.1038/s41597-025-04562-3"
     licence = "CC BY 4.0"
     citation = "Vallez et al.: BUS-UCLM, breast ultrasound lesion segmentation dataset. Scientific Data 12, 2025"
     classes = ("benign", "malignant", "normal")

@@ -19,13 +19,13 @@ class UDIAT(Importer):
 
     def cases(self, release: Release) -> Iterator[Case]:
         table = release.table(r"DatasetB\.xlsx", ("Image", "Type"))
-        types = {row.Image.removesuffix(".png").split(".")[0].zfill(6): row.Type.lower() for row in table.itertuples()}
+        types = {row.Image.removesuffix(".png").split(".")[0].zfill(6): row.Type for row in table.itertuples()}
         for image in release.match(r"original/((\d{6})\.png)"):
             if image[2] not in types:
                 self.skip(image[0], "it has no row in DatasetB.xlsx")
                 continue
             mask = f"GT/{image[1]}"
             yield Case(
-                image[2], image[0], [mask] if mask in release.files else None, label=self.classes.index(types[image[2]]),
+                image[2], image[0], [mask] if mask in release.files else None, label=self.label(types[image[2]]),
                 device="Siemens ACUSON Sequoia C512",
             )  # fmt: skip

@@ -40,5 +40,5 @@ class Clips(Importer):
             for frame, image in sorted(zip(numbers, frames, strict=True)):
                 yield Case(
                     image.with_suffix("").as_posix(), image.as_posix(), video=clip, frame=frame, fps=self.fps,
-                    time=frame / self.fps, label=self.classes.index(parts[-2]) if len(parts) > 1 else -1,
+                    time=frame / self.fps, label=self.label(parts[-2]) if len(parts) > 1 else -1,
                 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from usbench.data.importing import Case, Importer, Release, number
+from usbench.data.importing import Case, Importer, Release, number, whole
 from usbench.errors import UsbenchError
 
 TEXTS = ("tag", "patient", "video", "device")
@@ -38,7 +38,9 @@ class Folder(Importer):
         images = list(release.match(rf"(?i:images)/(?P<stem>(?:(?P<folder>[^/]+)/)?.+)\.{IMAGE}"))
         masks, annotated = self._masks(release, [image["stem"] for image in images])
         rows = self._rows(release)
-        labels = [row.get("label", "") for row in rows.values()] if rows else [image["folder"] or "" for image in images]
+        labels = (
+            [row.get("label", "") for row in rows.values()] if rows else [image["folder"] or "" for image in images]
+        )
         self.classes = tuple(sorted({label for label in labels if label}))
         for image in images:
             stem = image["stem"]
@@ -49,7 +51,7 @@ class Folder(Importer):
             label = row.get("label", "") if rows else image["folder"] or ""
             yield Case(
                 stem, image[0], masks.get(stem) if annotated else None, **_facts(row),
-                label=self.classes.index(label) if label else -1,
+                label=self.label(label),
             )  # fmt: skip
 
     def _masks(self, release: Release, stems: list[str]) -> tuple[dict[str, list[str]], bool]:
@@ -82,5 +84,5 @@ class Folder(Importer):
 def _facts(row: dict[str, str]) -> dict[str, Any]:
     """What a row says, as fields of an item; an empty cell is unknown."""
     texts = {field: row[field] for field in TEXTS if row.get(field)}
-    numbers = {field: number(row[field]) for field in (*COUNTS, *NUMBERS) if row.get(field)}
-    return {**texts, **{k: int(v) if k in COUNTS and v == v else v for k, v in numbers.items()}}
+    counts = {field: whole(row[field]) for field in COUNTS if row.get(field)}
+    return {**texts, **counts, **{field: number(row[field]) for field in NUMBERS if row.get(field)}}

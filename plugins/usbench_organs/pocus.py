@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usbench.data.importing import Case, Importer, Release
+from usbench.data.importing import Case, Importer, Release, whole
 
 
 class POCUS(Importer):
@@ -26,8 +26,10 @@ class POCUS(Importer):
             table = release.table(r"frames\.csv", ("frame", "split"))
             fold = dict(zip(table.frame, table.split, strict=True))
         clip = r"(?P<clip>.+?)(?:\.\w+_frame(?P<frame>\d+))?"
-        for image in release.match(rf"image_dataset/(?P<label>covid|pneumonia|regular)/(?P<file>{clip}\.(?i:jpe?g|png))"):
+        for image in release.match(
+            rf"image_dataset/(?P<label>covid|pneumonia|regular)/(?P<file>{clip}\.(?i:jpe?g|png))"
+        ):
             yield Case(
-                image["file"], image[0], label=self.classes.index(image["label"]), video=image["clip"],
-                frame=int(image["frame"] or 0), fold=int(fold.get(image["file"], -1)),
+                image["file"], image[0], label=self.label(image["label"]), video=image["clip"],
+                frame=int(image["frame"] or 0), fold=whole(fold.get(image["file"], "")),
             )  # fmt: skip

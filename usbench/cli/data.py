@@ -89,7 +89,9 @@ def list_(as_json: bool) -> None:
     if not rows:
         click.echo(f"There is no pack in {data_home()}: 'usbench data import NAME PATH' puts one there.")
     for row in rows:
-        click.echo(row.get("trouble") or f"{row['name']:<16} {row['images']:>6} images  {row['size']} px  {row['licence']}")
+        click.echo(
+            row.get("trouble") or f"{row['name']:<16} {row['images']:>6} images  {row['size']} px  {row['licence']}"
+        )
 
 
 @data.command()
@@ -132,8 +134,9 @@ def _left_out(pack: Pack) -> None:
 
 def _describe(console: Console, pack: Pack) -> None:
     table = pack.table
+    patients = table.patient[table.patient != ""].nunique()
     console.print(
-        f"{pack.path}: {pack.count} images of {table.patient.nunique()} patients, {pack.size} px, "
+        f"{pack.path}: {pack.count} images of {patients or 'unknown'} patients, {pack.size} px, "
         f"{int(table.has_mask.sum())} annotated", highlight=False, soft_wrap=True,
     )  # fmt: skip
 

@@ -15,16 +15,16 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from PIL import Image as PILImage
 
-from usbench.data.pixels import Undecodable, fill_outline, read_colour, read_grey, read_image, read_mask
-from usbench.data.release import NotThisSet, Release, open_release
+from usbench.data.pixels import fill_outline, read_colour, read_grey, read_image, read_mask
+from usbench.data.release import NotThisSet, Release, Undecodable, open_release
 from usbench.data.sector import with_sector
-from usbench.spec import available_cores
 from usbench.errors import UsbenchError
 from usbench.items import Dataset, Item
+from usbench.spec import available_cores
 
 __all__ = [
-    "Case", "Importer", "Item", "NotThisSet", "Release", "fill_outline", "in_order", "number", "read_colour", "read_grey",
-    "read_image", "read_mask",
+    "Case", "Importer", "Item", "NotThisSet", "Release", "Undecodable", "fill_outline", "in_order", "number",
+    "read_colour", "read_grey", "read_image", "read_mask", "whole",
 ]  # fmt: skip
 
 Job = TypeVar("Job")
@@ -77,6 +77,13 @@ class Importer(Dataset):
             assert mask is not None
             mask |= part
         return Item(name=case.name, image=image, mask=mask, **{"tag": self.anatomy, **case.facts})
+
+    def label(self, text: str) -> int:
+        """The index of a class by its name, in any case; unknown where there is none."""
+        lower = [name.lower() for name in self.classes]
+        if text.strip() and text.strip().lower() not in lower:
+            raise UsbenchError(f"the class '{text}' is none of {', '.join(self.classes)}: mend the table.")
+        return lower.index(text.strip().lower()) if text.strip() else -1
 
     def skip(self, name: str, reason: str) -> None:
         """Leave something out, and say so in the pack."""
@@ -170,3 +177,9 @@ def number(text: str) -> float:
         return float(text.replace(",", "."))
     except ValueError:
         return float("nan")
+
+
+def whole(text: str) -> int:
+    """A table's cell as a whole number; −1 where it holds none."""
+    value = number(text)
+    return int(value) if value == value else -1

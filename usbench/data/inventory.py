@@ -50,7 +50,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"{facts['name']}: {facts['images']} images, {facts['size']} px, {facts['path']}"
     yield f"  labels     {_joined(facts['labels']) or 'none'}"
     yield f"  masks      {facts['annotated']} annotated, {facts['with_lesion']} with a lesion"
-    yield f"  patients   {facts['patients'] or 'not known'}, videos {facts['videos'] or 'none'}, groups {facts['groups']}"
+    yield f"  patients   {facts['patients'] or 'unknown'}, groups {facts['groups']}, videos {facts['videos'] or 'none'}"
     for field in ("devices", "tags", "folds"):
         if facts[field]:
             yield f"  {field:<10} {_joined(facts[field])}"

@@ -13,16 +13,12 @@ from PIL import ImageDraw
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from usbench.errors import UsbenchError
+from usbench.data.release import Undecodable
 
 MAX_PIXELS = 64_000_000
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 LOW, HIGH = 0.15, 0.85  # of a mask's brightest value: what lies between is grey
 GREY_SHARE = 0.001  # of a mask's pixels that may be grey away from every edge
-
-
-class Undecodable(UsbenchError):
-    """An image file that cannot be turned into an item."""
 
 
 def read_image(data: bytes) -> PILImage.Image:

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,10 @@ SMALL = 2**26
 
 class NotThisSet(UsbenchError):
     """Nothing of the data set lies where the user pointed: another importer may fit."""
+
+
+class Undecodable(UsbenchError):
+    """A file that cannot be turned into an image or a mask; `--skip-broken` leaves it out."""
 
 
 class Release:
@@ -50,8 +55,8 @@ class Release:
             raise UsbenchError(f"{self.path} has no file '{name}': is it the whole official release?")
         try:
             return self.files[name]()
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-            raise UsbenchError(f"'{name}' of {self.path} cannot be unpacked ({error}): download it again.") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise Undecodable(f"it cannot be unpacked ({error})") from error
 
     def within(self, root: str) -> Release:
         """The files below a folder of the release."""
@@ -125,7 +130,7 @@ def _rooted(release: Release, layout: str) -> Release | None:
     roots = sorted({name[: found.end()] for name in release.files if (found := compiled.search(name))})
     if len(roots) > 1:
         raise UsbenchError(
-            f"{release.path} holds the set {len(roots)} times, in '{roots[0] or '.'}' and '{roots[1]}': name one of them."
+            f"{release.path} holds the set {len(roots)} times, in '{roots[0] or '.'}' and '{roots[1]}': name one."
         )
     return release.within(roots[0]) if roots else None
 
@@ -157,7 +162,7 @@ def _zip(path: Path) -> Release:
     for member in archive.infolist():
         name = member.orig_filename.replace("\\", "/")
         parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+        if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
             raise UsbenchError(f"the zip {path} has the member '{name}', which points outside of it: do not trust it.")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UsbenchError(f"the zip {path} has the member '{name}', which is a link: do not trust it.")
@@ -166,6 +171,7 @@ def _zip(path: Path) -> Release:
         total += member.file_size
         if member.is_dir() or any(map(_hidden, parts)):
             continue
+        name = "/".join(parts)
         if name in files:
             raise UsbenchError(f"the zip {path} has two members called '{name}': download it again.")
         if member.file_size > MAX_MEMBER:
