@@ -100,9 +100,10 @@ def test_closed_and_cut_outlines_are_filled() -> None:
 
     outline, filled = ring((20, 10, 60, 50))
     np.testing.assert_array_equal(fill_outline(outline), filled)
-    outline, filled = ring((40, 20, 110, 90))
-    found = fill_outline(outline)
-    assert (found & filled).sum() / (found | filled).sum() > 0.95
+    for bounds in ((40, 20, 110, 90), (-20, 5, 50, 45), (30, -25, 75, 40)):
+        outline, filled = ring(bounds)
+        found = fill_outline(outline)
+        assert (found & filled).sum() / (found | filled).sum() > 0.97
     assert not fill_outline(np.zeros((9, 9), np.bool_)).any()
     dot = np.zeros((9, 9), np.bool_)
     dot[4, 4] = True

@@ -91,7 +91,7 @@ def test_what_is_no_release_is_told_apart_from_another_set(tmp_path: Path) -> No
     with pytest.raises(NotThisSet, match="no image in"):
         open_release(tmp_path, LAYOUT)
     (tmp_path / "other.png").write_bytes(picture())
-    with pytest.raises(NotThisSet, match="no image called like 'pictures/p1.png'"):
+    with pytest.raises(NotThisSet, match=r"no image called like 'pictures/p1\.png'"):
         open_release(tmp_path, LAYOUT)
     (tmp_path / "not.zip").write_bytes(b"PK nothing")
     with pytest.raises(UsbenchError, match="neither a folder nor a whole zip"):

@@ -54,7 +54,8 @@ def test_pocus_frames_know_their_clip_and_fold(tmp_path: Path, read: Any) -> Non
     table.to_csv(tmp_path / "frames.csv", index=False)
     items = read("pocus", tmp_path / "image_dataset")
     assert [(item.video, item.frame, item.label, item.fold) for item in items.values()] == [
-        ("Cov-Atlas+(44)", 0, 0, 0), ("Cov-Atlas+(44)", 12, 0, 0), ("Pneu_lift.v2", 9, 1, 3), ("Reg_Avi_still", 0, 2, 4),
+        ("Cov-Atlas+(44)", 0, 0, 0), ("Cov-Atlas+(44)", 12, 0, 0), ("Pneu_lift.v2", 9, 1, 3),
+        ("Reg_Avi_still", 0, 2, 4),
     ]  # fmt: skip
     assert {item.tag for item in items.values()} == {"lung"} and all(item.mask is None for item in items.values())
     (tmp_path / "frames.csv").unlink()

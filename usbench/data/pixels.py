@@ -9,9 +9,7 @@ import zlib
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageDraw
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
 from usbench.data.release import Undecodable
 
@@ -75,15 +73,35 @@ def read_mask(data: bytes) -> np.ndarray:
 
 
 def fill_outline(outline: np.ndarray) -> np.ndarray:
-    """The region inside a closed outline; of an open one (cut off at the border), its convex hull."""
+    """The region inside a closed outline; of an open one (cut off at the border), of the ellipse through it."""
     filled = ndimage.binary_fill_holes(outline)
-    if not outline.any() or filled.sum() > 2 * outline.sum():
+    if filled.sum() > 2 * outline.sum():
         return filled
-    points = np.argwhere(outline)
+    ellipse = _ellipse(np.argwhere(outline), outline.shape)
+    return filled if ellipse is None else ellipse | outline
+
+
+def _ellipse(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The filled least-squares ellipse (Halíř & Flusser, WSCG 1998) through (row, column) points, or nothing."""
+    if len(np.unique(points, axis=0)) < 6:
+        return None
+    middle, spread = points.mean(axis=0), points.std() + 1e-9
+
+    def terms(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, x = ((at - middle) / spread).T
+        return np.stack([x * x, x * y, y * y], 1), np.stack([x, y, np.ones_like(x)], 1)
+
+    square, linear = terms(points)
     try:
-        corners = points[ConvexHull(points).vertices]
-    except QhullError:
-        return filled
-    canvas = PILImage.new("1", (outline.shape[1], outline.shape[0]))
-    ImageDraw.Draw(canvas).polygon([(int(x), int(y)) for y, x in corners], fill=1)
-    return np.asarray(canvas) | outline
+        back = -np.linalg.solve(linear.T @ linear, linear.T @ square)
+        scatter = square.T @ square + square.T @ linear @ back
+        vectors = np.linalg.eig(np.array([[0, 0, 0.5], [0, -1, 0], [0.5, 0, 0]]) @ scatter)[1].real
+    except np.linalg.LinAlgError:
+        return None
+    valid = 4 * vectors[0] * vectors[2] - vectors[1] ** 2 > 0
+    if not valid.any():
+        return None
+    conic = vectors[:, valid][:, 0]
+    square, linear = terms(np.argwhere(np.ones(shape, np.bool_)).astype(float))
+    values = (square @ conic + linear @ (back @ conic)).reshape(shape)
+    return values * (conic[0] + conic[2]) <= 0

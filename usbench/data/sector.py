@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull, QhullError
 from usbench.items import Item
 
 WORKING = 128  # pixels of the longer side that the sector is looked for at
-DARK = 3.0  # mean grey above the background's at which a neighbourhood shows an echo
+DARK = 2.0  # mean grey above the background's at which a neighbourhood shows an echo
 TEXT_WIDTH = 5  # working pixels: what is thinner than this is writing or a ruler
 PART = 0.02  # of the largest connected echo: smaller ones are captions and grey bars
 STRAIGHT = 0.9  # of the widest row: how wide the first rows of a linear array are, and a level lower end
@@ -55,6 +55,7 @@ def _echoes(small: np.ndarray) -> np.ndarray:
     edge = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     background = min(float(np.percentile(edge, 5)), 16.0)
     bright = ndimage.uniform_filter(small, 3) > background + DARK
+    bright = ndimage.binary_erosion(bright, np.ones((3, 3)), border_value=1)  # what the filter made it grow
     opened = ndimage.binary_opening(np.pad(bright, TEXT_WIDTH, mode="edge"), np.ones((TEXT_WIDTH, TEXT_WIDTH)))
     opened = opened[TEXT_WIDTH:-TEXT_WIDTH, TEXT_WIDTH:-TEXT_WIDTH]
     parts, count = ndimage.label(opened)
