@@ -22,10 +22,11 @@ class BrEaST(Importer):
     classes = ("benign", "malignant", "normal")
     anatomy = "breast"
     layout = r"(?:[^/]*images_and_masks/)?case\d{3}\.png"
+    example = "case001.png"
 
     def cases(self, release: Release) -> Iterator[Case]:
         columns = ("CaseID", "Image_filename", "Mask_tumor_filename", "Pixel_size", "Classification")
-        table = release.table(r"[^/]*clinical-data.*\.xlsx", columns)
+        table = release.table("*clinical-data*.xlsx", columns)
         rows = {row.Image_filename: row for row in table.itertuples()}
         for image in release.match(r"(.*/)?(case\d{3})\.png"):
             folder, name = image[1] or "", image[2]

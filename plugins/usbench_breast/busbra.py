@@ -16,6 +16,7 @@ class BUSBRA(Importer):
     classes = ("benign", "malignant")
     anatomy = "breast"
     layout = r"Images/bus_\d+-\w+\.png"
+    example = "Images/bus_0001-l.png"
 
     def __init__(self, folds: int = 5) -> None:
         super().__init__(folds=folds)
@@ -24,8 +25,8 @@ class BUSBRA(Importer):
         self.folds = folds
 
     def cases(self, release: Release) -> Iterator[Case]:
-        table = release.table(r"bus_data\.csv", ("ID", "Case", "Pathology", "Device"))
-        folds = release.table(rf"{self.folds}-fold-cv\.csv", ("ID", "kFold"))
+        table = release.table("bus_data.csv", ("ID", "Case", "Pathology", "Device"))
+        folds = release.table(f"{self.folds}-fold-cv.csv", ("ID", "kFold"))
         fold = dict(zip(folds.ID, folds.kFold, strict=True))
         rows = {row.ID: row for row in table.itertuples()}
         for image in release.match(r"Images/bus_(\d+-\w+)\.png"):

@@ -20,6 +20,7 @@ class BUSI(Importer):
     classes = ("benign", "malignant", "normal")
     anatomy = "breast"
     layout = r"(?:benign|malignant|normal)/(?:benign|malignant|normal) \(\d+\)\.png"
+    example = "benign/benign (1).png"
 
     def cases(self, release: Release) -> Iterator[Case]:
         masks = defaultdict(list)

@@ -21,6 +21,7 @@ class BUSUCLM(Importer):
     classes = ("benign", "malignant", "normal")
     anatomy = "breast"
     layout = r"images/[A-Z]{4}_\d{3}\.png"
+    example = "images/ALWI_000.png"
 
     def cases(self, release: Release) -> Iterator[Case]:
         for image in release.match(r"images/(([A-Z]{4})_\d{3})\.png"):

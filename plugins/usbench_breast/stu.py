@@ -15,6 +15,7 @@ class STU(Importer):
     citation = "Zhuang et al.: An RDAU-NET model for lesion segmentation in breast ultrasound images. PLOS ONE 14, 2019"
     anatomy = "breast"
     layout = r"Test_Image_\d+\.png"
+    example = "Test_Image_1.png"
     resizes_masks = True
 
     def cases(self, release: Release) -> Iterator[Case]:

@@ -16,9 +16,10 @@ class UDIAT(Importer):
     classes = ("benign", "malignant")
     anatomy = "breast"
     layout = r"original/\d{6}\.png"
+    example = "original/000001.png"
 
     def cases(self, release: Release) -> Iterator[Case]:
-        table = release.table(r"DatasetB\.xlsx", ("Image", "Type"))
+        table = release.table("DatasetB.xlsx", ("Image", "Type"))
         types = {row.Image.removesuffix(".png").split(".")[0].zfill(6): row.Type for row in table.itertuples()}
         for image in release.match(r"original/((\d{6})\.png)"):
             if image[2] not in types:

@@ -19,6 +19,7 @@ class Clips(Importer):
     generic = True
     exact = True
     layout = r".+/[^/]+\.(?i:png|jpe?g|bmp|tiff?|gif|webp)"
+    example = "clip/frame_1.png"
 
     def __init__(self, name: str = "", licence: str = "", tag: str = "", fps: float = 0.0) -> None:
         super().__init__(name=name, licence=licence, tag=tag, fps=fps)

@@ -27,6 +27,7 @@ class Folder(Importer):
 
     generic = True
     layout = rf"(?i:images)/.+\.{IMAGE}"
+    example = "images/a.png"
 
     def __init__(self, name: str = "", licence: str = "", tag: str = "") -> None:
         super().__init__(name=name, licence=licence, tag=tag)
@@ -68,7 +69,7 @@ class Folder(Importer):
         """Stem of an image → its row of the one CSV."""
         if not any(release.match(r"[^/]+\.csv")):
             return {}
-        table: pd.DataFrame = release.table(r"[^/]+\.csv", ())
+        table: pd.DataFrame = release.table("*.csv", ())
         table.columns = [column.lower() for column in table.columns]
         key = next((column for column in ("name", "file", "filename", "image") if column in table.columns), None)
         if key is None:

@@ -20,9 +20,10 @@ class HC18(Importer):
     citation = "van den Heuvel et al.: Automated measurement of fetal head circumference. PLOS ONE 13(8), 2018"
     anatomy = "fetal head"
     layout = r"(?:training|test)_set/\d+_\d*HC\.png"
+    example = "training_set/010_HC.png"
 
     def cases(self, release: Release) -> Iterator[Case]:
-        for part, tables in (("training", r"training_set.*\.csv"), ("test", r"test_set.*\.csv")):
+        for part, tables in (("training", "training_set*.csv"), ("test", "test_set*.csv")):
             images = list(release.match(rf"({part}_set/((\d+)_\d*HC))\.png"))
             if not images:
                 continue

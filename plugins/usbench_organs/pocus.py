@@ -19,11 +19,12 @@ class POCUS(Importer):
     classes = ("covid", "pneumonia", "regular")
     anatomy = "lung"
     layout = r"image_dataset/(?:covid|pneumonia|regular)/[^/]+\.(?i:jpe?g|png)"
+    example = "image_dataset/covid/Cov-Atlas.gif_frame0.jpg"
 
     def cases(self, release: Release) -> Iterator[Case]:
         fold: dict[str, str] = {}
         if "frames.csv" in release.files:
-            table = release.table(r"frames\.csv", ("frame", "split"))
+            table = release.table("frames.csv", ("frame", "split"))
             fold = dict(zip(table.frame, table.split, strict=True))
         clip = r"(?P<clip>.+?)(?:\.\w+_frame(?P<frame>\d+))?"
         for image in release.match(

@@ -23,6 +23,7 @@ class US4(Importer):
     citation = "Chen et al.: USCL, pretraining deep ultrasound image diagnosis model. MICCAI 2021"
     classes = (*(f"butterfly-{n}" for n in range(1, 6)), *(f"fibrosis-{n}" for n in range(5)), "regular", "finding")
     layout = r"(?P<clip>[^/]+)/(?P=clip)_frame\d+\.jpe?g"
+    example = "Cov-Atlas/Cov-Atlas_frame0.jpg"
 
     def cases(self, release: Release) -> Iterator[Case]:
         for image in release.match(r"(?P<clip>[^/]+)/((?P=clip)_frame(?P<frame>\d+))\.jpe?g"):

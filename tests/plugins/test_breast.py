@@ -278,6 +278,15 @@ def test_the_pack_of_a_folder_and_of_its_zip_are_the_same(
     assert imported("busi", tmp_path / "busi.zip").digest == first
 
 
+def test_a_zip_with_a_path_out_of_it_is_refused(busi: Path, imported: Callable[..., Any], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "busi.zip", "w") as file:
+        for each in sorted(busi.rglob("*.png")):
+            file.write(each, each.relative_to(busi))
+        file.writestr("../../benign/benign (9).png", b"")
+    said = imported("busi", tmp_path / "busi.zip")
+    assert said.code == 2 and "points outside of it" in said.one_sentence()
+
+
 def test_a_jpeg_behind_a_png_name_is_read(busi: Path, read: Any) -> None:
     Image.fromarray(grey(5)).save(busi / "benign/benign (1).png", "JPEG")
     assert read("busi", busi)["benign (1)"].image.shape == (40, 48)

@@ -46,6 +46,7 @@ class Importer(Dataset):
     """Turns an official release into items. A subclass sets `layout` and writes `cases`."""
 
     layout: ClassVar[str] = ""  # a regular expression: the images of the release, by their path from its root
+    example: ClassVar[str] = ""  # one of them, for the user who pointed elsewhere
     exact: ClassVar[bool] = False  # the root is where the user points, not a folder nearby
     anatomy: str = ""  # the tag of an item that has none of its own
     resizes_masks: ClassVar[bool] = False  # a set known for masks of another size than their image
@@ -92,8 +93,8 @@ class Importer(Dataset):
     def recognises(self, path: Path) -> bool:
         """Whether `path` looks like a release of this set."""
         try:
-            open_release(path, self.layout, exact=self.exact)
-        except NotThisSet:
+            open_release(path, self.layout, example=self.example, exact=self.exact)
+        except UsbenchError:
             return False
         return True
 
@@ -119,7 +120,7 @@ class Importer(Dataset):
                 self.skip(case.image, trouble)
             else:
                 raise UsbenchError(
-                    f"{case.image} of {release.path}: {trouble}; mend it, or leave such images out with --skip-broken."
+                    f"{trouble} (in {release.path}): mend it, or leave such images out with --skip-broken."
                 )
 
     def _decode(self, reader: Callable[[bytes], np.ndarray], release: Release, name: str) -> np.ndarray:
@@ -132,7 +133,7 @@ class Importer(Dataset):
         if path is None:
             raise UsbenchError("name the folder or zip of the official release.")
         if self._opened is None or self._opened[0] != path:
-            release = open_release(path, self.layout, exact=self.exact)
+            release = open_release(path, self.layout, example=self.example, exact=self.exact)
             self.skipped = {}
             cases = list(self.cases(release))
             self._check_names(cases)

@@ -9,6 +9,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -63,12 +64,16 @@ class Release:
         below = {name.removeprefix(root): opener for name, opener in self.files.items() if name.startswith(root)}
         return Release(self.path, below)
 
-    def table(self, pattern: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        """The one CSV or Excel file matching a pattern, all cells as text; each of `columns` is in it."""
-        found = [match[0] for match in self.match(pattern)]
+    def table(self, wanted: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        """The one CSV or Excel file called so (`*` stands for anything), all cells as text; `columns` are in it.
+
+        One at the root is preferred to one below.
+        """
+        called = [name for name in self.files if fnmatchcase(PurePosixPath(name).name, wanted)]
+        found = [name for name in called if "/" not in name] or called
         if len(found) != 1:
             count = "no table" if not found else f"{len(found)} tables"
-            raise UsbenchError(f"{self.path} has {count} called like '{plain(pattern)}': keep the official one there.")
+            raise UsbenchError(f"{self.path} has {count} called '{wanted}': keep the official one there, and no other.")
         raw = self.read(found[0])
         try:
             if found[0].lower().endswith("x"):
@@ -88,11 +93,6 @@ class Release:
         return table.apply(lambda column: column.str.strip())
 
 
-def plain(pattern: str) -> str:
-    """A pattern as a person would write it."""
-    return re.sub(r"\\d\+|\\d\{\d\}", "1", re.sub(r"\(\?:|\[\^/\]\*", "", pattern)).replace("\\", "").replace(".*", "…")
-
-
 def decode_text(raw: bytes) -> str:
     """Text as UTF-8, with or without its mark, else as Latin-1."""
     try:
@@ -101,8 +101,8 @@ def decode_text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def open_release(path: Path, layout: str, *, exact: bool = False) -> Release:
-    """The release at or about `path`, rooted so that `layout` matches its images.
+def open_release(path: Path, layout: str, *, example: str = "", exact: bool = False) -> Release:
+    """The release at or about `path`, rooted so that `layout` matches its images, such as `example`.
 
     The user may have pointed one or more folders above the root, at a folder inside it, at the zip, or at a folder in
     which the zip still lies packed.
@@ -121,8 +121,8 @@ def open_release(path: Path, layout: str, *, exact: bool = False) -> Release:
         if (found := _rooted(Release(path, files), layout)) is not None:
             return found
     if not release.images:
-        raise NotThisSet(f"there is no image in {path}: name the folder or zip of the official release.")
-    raise NotThisSet(f"{path} has no image called like '{plain(layout)}'.")
+        raise UsbenchError(f"there is no image in {path}: name the folder or zip of the official release.")
+    raise NotThisSet(f"{path} has no image called like '{example or layout}'.")
 
 
 def _rooted(release: Release, layout: str) -> Release | None:
