@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,11 +41,16 @@ class Dataset:
     A subclass sets the attributes and writes `items`. Options given at registration arrive in `__init__`.
     """
 
-    source: ClassVar[str] = ""
-    licence: ClassVar[str] = ""
-    citation: ClassVar[str] = ""
-    version: ClassVar[str] = "1"
-    classes: ClassVar[tuple[str, ...]] = ()
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+    version: str = "1"
+    classes: tuple[str, ...] = ()  # what the labels of the items mean, known before the first item is read
+    finds_sector: ClassVar[bool] = True  # the harness finds the sector of an imported item that brings none
+    generic: ClassVar[bool] = False  # takes anything of a form, so another importer that fits is the better one
+    name: str = ""  # of the pack, where it is not the name that the plugin is registered under
+    skip_broken: bool = False  # leave out what cannot be read, instead of ending; set by the harness
+    skipped: Mapping[str, str] = MappingProxyType({})  # what was left out → why, complete after the last item
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -57,3 +63,7 @@ class Dataset:
     def count(self, path: Path | None) -> int | None:
         """How many items are to come, for the progress display, where that is cheap to know."""
         return None
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` looks like a release of this set, so that a user who named another can be told."""
+        return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from usbench.cli import Group
-from usbench.errors import UsbenchError
+from usbench.errors import RunFailed, UsbenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +30,7 @@ def make(name: str, output: Path | None) -> None:
     from rich.console import Console
 
     from usbench.cli.progress import Display
-    from usbench.data.home import find_pack, options_of, write
+    from usbench.data.home import build_dataset, find_pack, options_of, short_name, write
     from usbench.hooks import registry
     from usbench.spec import Choice
 
@@ -43,7 +44,8 @@ def make(name: str, output: Path | None) -> None:
             pack = find_pack(registry(), name, display.making)
         else:
             size = int(str(options_of(entry, choice).get("size", 128)))
-            pack = write(entry, choice, output, None, size, display.making)
+            dataset = build_dataset(entry, choice)
+            pack = write(entry, dataset, short_name(entry, choice), output, None, size, display.making)
     _describe(console, pack)
 
 
@@ -52,12 +54,13 @@ def make(name: str, output: Path | None) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pack to write; default: in the data home.")
 @click.option("--size", type=click.IntRange(32, 1024), default=256, show_default=True, help="Pixels a side.")
-def import_(name: str, path: Path, output: Path | None, size: int) -> None:
+@click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be read, and count them.")
+def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: bool) -> None:
     """Import the official release of the data set NAME, at PATH, as a pack."""
     from rich.console import Console
 
     from usbench.cli.progress import Display
-    from usbench.data.home import data_home, write
+    from usbench.data.home import import_pack
     from usbench.hooks import registry
     from usbench.spec import Choice
 
@@ -65,18 +68,75 @@ def import_(name: str, path: Path, output: Path | None, size: int) -> None:
     entry = registry().get("dataset", choice.name)
     if entry.generated:
         raise UsbenchError(f"'{entry.name}' is simulated: make it with 'usbench data make {name}'.")
-    if not path.exists():
-        raise UsbenchError(f"there is nothing at {path}: name the folder or zip of the official release.")
     console = Console()
     with Display(console) as display:
-        pack = write(entry, choice, output or data_home() / f"{entry.name}.h5", path, size, display.making)
+        pack = import_pack(entry, choice, output, path, size, display.making, skip_broken=skip_broken)
     _describe(console, pack)
+    _left_out(pack)
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def list_(as_json: bool) -> None:
+    """The packs in the data home."""
+    from usbench.data.home import data_home, stored_packs
+    from usbench.data.inventory import listed
+
+    rows = [listed(path) for path in stored_packs()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        click.echo(f"There is no pack in {data_home()}: 'usbench data import NAME PATH' puts one there.")
+    for row in rows:
+        click.echo(
+            row.get("trouble") or f"{row['name']:<16} {row['images']:>6} images  {row['size']} px  {row['licence']}"
+        )
+
+
+@data.command()
+@click.argument("pack")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def info(pack: str, as_json: bool) -> None:
+    """What is in a PACK, a file or a name: counts, splits, sector, and what was left out."""
+    from usbench.data.home import any_pack
+    from usbench.data.inventory import described, lines
+    from usbench.hooks import registry
+
+    facts = described(any_pack(registry(), pack))
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
+
+
+@data.command()
+@click.argument("packs", nargs=-1, required=True)
+def check(packs: tuple[str, ...]) -> None:
+    """Read PACKS whole, files or names, and compare each with its digest."""
+    from usbench.data.home import any_pack
+    from usbench.hooks import registry
+
+    for pack in [any_pack(registry(), text) for text in packs]:
+        try:
+            pack.check()
+        except UsbenchError as error:
+            raise RunFailed(str(error)) from error
+        click.echo(f"{pack.path}: {pack.count} images, digest {pack.digest} is right")
+
+
+def _left_out(pack: Pack) -> None:
+    count, reasons = pack.skipped
+    for reason in sorted(set(reasons.values())):
+        names = [name for name, why in reasons.items() if why == reason]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(f"left out {len(names)}: {reason} ({', '.join(names[:3])}{more})")
+    if count > len(reasons):
+        click.echo(f"left out {count - len(reasons)} more")
 
 
 def _describe(console: Console, pack: Pack) -> None:
     table = pack.table
+    patients = table.patient[table.patient != ""].nunique()
     console.print(
-        f"{pack.path}: {pack.count} images of {table.patient.nunique()} patients, {pack.size} px, "
+        f"{pack.path}: {pack.count} images of {patients or 'unknown'} patients, {pack.size} px, "
         f"{int(table.has_mask.sum())} annotated", highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from usbench.data.pack import Pack, write_pack
+from usbench.data.release import NotThisSet
+from usbench.data.sector import with_sector
 from usbench.errors import RunFailed, UsbenchError
-from usbench.hooks import Entry, Registry
+from usbench.hooks import Entry, Registry, registry
 from usbench.items import Dataset
 from usbench.spec import Choice, key_of
 
@@ -39,18 +42,28 @@ def short_name(entry: Entry, choice: Choice) -> str:
     return f"{entry.name}-{next(iter(options_of(entry, choice).values()))}"
 
 
-def make_pack(entry: Entry, choice: Choice, path: Path, source: Path | None, size: int, progress: Progress) -> None:
-    """Run a data set plugin and write its pack."""
-    options = options_of(entry, choice)
-    dataset = entry.build(**options)
+def build_dataset(entry: Entry, choice: Choice) -> Dataset:
+    """The data set of a chosen plugin, with its options."""
+    dataset = entry.build(**options_of(entry, choice))
     if not isinstance(dataset, Dataset):
         raise UsbenchError(
             f"data set '{entry.name}' built a {type(dataset).__name__}: it must build a usbench.Dataset."
         )
-    name = short_name(entry, choice) if entry.generated else entry.name
-    total = dataset.count(source)
+    return dataset
+
+
+def make_pack(entry: Entry, dataset: Dataset, name: str, path: Path, source: Path | None, size: int, progress: Progress
+) -> None:  # fmt: skip
+    """Write the pack of a data set."""
+    try:
+        total = dataset.count(source)
+    except NotThisSet as error:
+        raise UsbenchError(f"{error} {_fitting(source, entry.name)}") from error
+    items = dataset.items(source)
+    if not entry.generated and dataset.finds_sector:
+        items = map(with_sector, items)
     write_pack(
-        path, dataset.items(source), size=size, classes=dataset.classes,
+        path, items, size=size, classes=dataset.classes, skipped=lambda: dataset.skipped,
         attributes={
             "dataset": name, "source": dataset.source, "licence": dataset.licence, "citation": dataset.citation,
             "importer": f"{entry.plugin}:{entry.name}", "version": dataset.version,
@@ -59,10 +72,41 @@ def make_pack(entry: Entry, choice: Choice, path: Path, source: Path | None, siz
     )  # fmt: skip
 
 
-def write(entry: Entry, choice: Choice, path: Path, source: Path | None, size: int, progress: Progress) -> Pack:
+def _fitting(source: Path | None, tried: str) -> str:
+    """Which importers know what lies at a path: the named sets, else those that take anything of a form."""
+    fits: dict[bool, list[str]] = {True: [], False: []}
+    for entry in registry().entries("dataset"):
+        if source is not None and not entry.generated and entry.name != tried:
+            dataset = entry.build()
+            with suppress(UsbenchError, OSError):
+                if dataset.recognises(source):
+                    fits[dataset.generic].append(entry.name)
+    found = fits[False] or fits[True]
+    if not found:
+        return f"Is it the whole official release of '{tried}'?"
+    return "This looks like a release for " + " or ".join(f"'usbench data import {name}'" for name in found) + "."
+
+
+def import_pack(
+    entry: Entry, choice: Choice, path: Path | None, source: Path, size: int, progress: Progress, *, skip_broken: bool
+) -> Pack:
+    """Import an official release as a pack, into the data home where no path is given."""
+    if not source.exists():
+        raise UsbenchError(f"there is nothing at {source}: name the folder or zip of the official release.")
+    dataset = build_dataset(entry, choice)
+    dataset.skip_broken = skip_broken
+    name = dataset.name or entry.name
+    if not all(c.isalnum() or c in "-_" for c in name):
+        raise UsbenchError(f"a pack cannot be called '{name}': use letters, digits, '-' and '_'.")
+    return write(entry, dataset, name, path or data_home() / f"{name}.h5", source, size, progress)
+
+
+def write(
+    entry: Entry, dataset: Dataset, name: str, path: Path, source: Path | None, size: int, progress: Progress
+) -> Pack:
     """Make a pack at a path; a place that cannot be written is said in a sentence."""
     try:
-        make_pack(entry, choice, path, source, size, progress)
+        make_pack(entry, dataset, name, path, source, size, progress)
     except OSError as error:
         at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         if source is not None and at is not None and (at == source or source in at.parents):
@@ -103,5 +147,15 @@ def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     size = int(str(options.get("size", 128)))
     path = data_home() / f"{short_name(entry, choice)}-{key_of({'options': options, 'source': entry.source})[:10]}.h5"
     if not path.is_file():
-        return write(entry, choice, path, None, size, progress)
+        return write(entry, build_dataset(entry, choice), short_name(entry, choice), path, None, size, progress)
     return Pack(path)
+
+
+def any_pack(registry: Registry, text: str) -> Pack:
+    """The pack that a user means by a file, whatever it is called, or by the name of a data set."""
+    return Pack(Path(text)) if Path(text).is_file() else find_pack(registry, text, lambda *_: None)
+
+
+def stored_packs() -> list[Path]:
+    """The packs in the data home."""
+    return sorted(data_home().glob("*.h5"))

@@ -8,8 +8,9 @@ renamed, and validated when it is opened.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ FIELDS: dict[str, Any] = {  # one value an image
 }
 PLANES = ("images", "mask", "sector")
 ATTRIBUTES = ("schema", "dataset", "source", "licence", "citation", "importer", "version", "classes", "digest")
+OPTIONAL = ("skipped",)  # attributes that a pack may lack
+SKIPPED_BYTES = 32_000  # HDF5 holds no longer attribute than 64 KiB
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,12 @@ def write_pack(
     attributes: dict[str, str],
     classes: tuple[str, ...] = (),
     progress: Callable[[int], None] | None = None,
+    skipped: Callable[[], Mapping[str, str]] = dict,
 ) -> str:
-    """Write the items as a pack, in constant memory; returns its digest. Nothing half-written stays behind."""
+    """Write the items as a pack, in constant memory; returns its digest. Nothing half-written stays behind.
+
+    `skipped` is asked after the last item for what was left out, and why.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     spool = temporary.with_suffix(".spool")
@@ -137,12 +144,26 @@ def write_pack(
                 raise UsbenchError(f"there is no image to write into {path}.")
             raw.flush()
             _finish(file, spool, size, columns, attributes, classes)
+            if left_out := skipped():
+                file.attrs["skipped"] = _shortened(left_out)
             digest = str(file.attrs["digest"])
         temporary.replace(path)
         return digest
     finally:
         temporary.unlink(missing_ok=True)
         spool.unlink(missing_ok=True)
+
+
+def _shortened(skipped: Mapping[str, str]) -> str:
+    """JSON of how many were left out, and of as many names with reasons as an attribute can hold."""
+    kept: dict[str, str] = {}
+    room = SKIPPED_BYTES
+    for name, reason in skipped.items():
+        room -= len(json.dumps({name: reason}))
+        if room < 0:
+            break
+        kept[name] = reason
+    return json.dumps({"count": len(skipped), "reasons": kept})
 
 
 def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], columns: dict[str, list[Any]]) -> None:
@@ -225,7 +246,7 @@ class Pack:
         if wrong:
             raise UsbenchError(f"{self.path} is damaged: '{wrong[0]}' has not one entry for each of {shape[0]} images.")
         self.count, self.size = int(shape[0]), int(shape[1])
-        self.attributes = {k: file.attrs[k] for k in ATTRIBUTES}
+        self.attributes = {k: file.attrs[k] for k in (*ATTRIBUTES, *OPTIONAL) if k in file.attrs}
         self.digest = str(file.attrs["digest"])
         self.classes = tuple(str(c) for c in file.attrs["classes"] if c)
         self._offset = file["images"].id.get_offset()
@@ -239,6 +260,12 @@ class Pack:
     def name(self) -> str:
         """The data set's name, as it stands in tables."""
         return str(self.attributes["dataset"])
+
+    @property
+    def skipped(self) -> tuple[int, dict[str, str]]:
+        """How many files the importer left out, and why: the first of them by name."""
+        said = json.loads(str(self.attributes.get("skipped", "{}")))
+        return int(said.get("count", 0)), dict(said.get("reasons", {}))
 
     @property
     def images(self) -> np.ndarray:

@@ -1,0 +1,20 @@
+"""Any images of one's own: a folder with masks and a table, or a folder a clip."""
+
+from usbench import hookimpl
+
+
+@hookimpl
+def usbench_datasets(register):
+    own = {"name": "", "licence": "", "tag": ""}
+    register(
+        "folder",
+        "usbench_folder.images:Folder",
+        summary="your own: images/, and where you have them masks/ and a CSV with label, patient, video, frame, tag, …",
+        options=own,
+    )
+    register(
+        "clips",
+        "usbench_folder.clips:Clips",
+        summary="your own: a folder of frames a clip, below a folder a class where there are classes",
+        options={**own, "fps": 0.0},
+    )

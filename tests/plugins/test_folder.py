@@ -1,0 +1,77 @@
+"""Images of one's own: a folder with masks and a table, and a folder a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from miniature import box, grey, save
+
+from usbench.errors import UsbenchError
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    save(tmp_path / "images/a.png", grey(1))
+    save(tmp_path / "images/b_2.jpg", grey(2))
+    save(tmp_path / "images/c.png", grey(3))
+    save(tmp_path / "masks/a_mask_1.png", box(2, 2))
+    save(tmp_path / "masks/a_mask_2.png", box(20, 20))
+    save(tmp_path / "masks/b_2.png", box(5, 5))
+    return tmp_path
+
+
+def test_a_folder_with_a_table_says_all_that_the_table_knows(own: Path, read: Any) -> None:
+    (own / "table.csv").write_text(
+        "Name;Label;Patient;Video;Frame;Tag;Device;Fold;Time;Fps;Pixel_mm\n"
+        "a.png;cyst;p1;v1;3;kidney;X;2;0,5;10;0.2\nb_2;solid;p2;;;;;;;;\n"
+    )
+    items = read("folder", own)
+    first, second = items["a"], items["b_2"]
+    assert read.last.classes == ("cyst", "solid")
+    assert (first.label, first.patient, first.video, first.frame, first.tag) == (0, "p1", "v1", 3, "kidney")
+    assert (first.device, first.fold, first.time, first.fps, first.pixel_mm) == ("X", 2, 0.5, 10.0, 0.2)
+    assert (second.label, second.patient, second.video, second.frame) == (1, "p2", "", -1)
+    np.testing.assert_array_equal(first.mask, box(2, 2) | box(20, 20))
+    np.testing.assert_array_equal(second.mask, box(5, 5))
+    assert "no row" in read.last.skipped["images/c.png"]
+
+
+def test_without_a_table_a_subfolder_is_a_class_and_no_mask_is_unannotated(own: Path, read: Any) -> None:
+    assert read("folder", own)["c"].mask is None
+    save(own / "images/cyst/d.png", grey(4))
+    items = read("folder", own / "images")
+    assert read.last.classes == ("cyst",)
+    assert items["cyst/d"].label == 0 and items["a"].label == -1
+
+
+def test_two_images_with_one_name_are_refused(own: Path, imported: Callable[..., Any]) -> None:
+    save(own / "images/a.jpg", grey(1))
+    assert "two images have the name 'a'" in imported("folder", own).one_sentence()
+
+
+def test_a_table_without_names_is_refused(own: Path, read: Any) -> None:
+    (own / "table.csv").write_text("who,label\na,cyst\n")
+    with pytest.raises(UsbenchError, match="no column 'name'"):
+        read("folder", own)
+
+
+def test_a_pack_of_ones_own_has_ones_own_name(own: Path, imported: Callable[..., Any]) -> None:
+    pack = imported("folder:kidneys,licence=CC0,tag=kidney", own)
+    assert pack.name == "kidneys" and pack.attributes["licence"] == "CC0" and set(pack.table.tag) == {"kidney"}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_clip_is_a_folder_of_frames_in_the_order_of_their_numbers(deep: bool, tmp_path: Path, read: Any) -> None:
+    root = tmp_path / "clips"
+    for clip in ("one", "two"):
+        for frame in (2, 10, 1):
+            save(root / ("lung" if deep else "") / clip / f"x5_{frame}.png", grey(frame))
+    items = read("clips", root, fps=10.0)
+    prefix = "lung/" if deep else ""
+    assert list(items) == [f"{prefix}{clip}/x5_{frame}" for clip in ("one", "two") for frame in (1, 2, 10)]
+    last = items[f"{prefix}two/x5_10"]
+    assert (last.video, last.frame, last.time, last.label) == (f"{prefix}two", 10, 1.0, 0 if deep else -1)

@@ -1,0 +1,186 @@
+"""What an importer of a data set is made of: a layout, cases, and everything between a file and an item.
+
+A plugin subclasses `Importer`, says how the images are called and yields one `Case` an image: paths and what is known.
+Reading, decoding, joining masks, finding the sector, and saying what was left out is done here, on all cores.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from PIL import Image as PILImage
+
+from usbench.data.pixels import fill_outline, read_colour, read_grey, read_image, read_mask
+from usbench.data.release import NotThisSet, Release, Undecodable, open_release
+from usbench.data.sector import with_sector
+from usbench.errors import UsbenchError
+from usbench.items import Dataset, Item
+from usbench.spec import available_cores
+
+__all__ = [
+    "Case", "Importer", "Item", "NotThisSet", "Release", "Undecodable", "fill_outline", "in_order", "number",
+    "read_colour", "read_grey", "read_image", "read_mask", "whole",
+]  # fmt: skip
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+
+class Case:
+    """One image to come: where it and its masks lie in the release, and what is known about it (fields of Item).
+
+    `masks=None` says that nobody annotated it, `masks=[]` that it was looked at and is normal. Several are joined.
+    """
+
+    def __init__(self, name: str, image: str, masks: Sequence[str] | None = None, **facts: Any) -> None:
+        self.name, self.image, self.facts = name, image, facts
+        self.masks = None if masks is None else list(masks)
+
+
+class Importer(Dataset):
+    """Turns an official release into items. A subclass sets `layout` and writes `cases`."""
+
+    layout: ClassVar[str] = ""  # a regular expression: the images of the release, by their path from its root
+    example: ClassVar[str] = ""  # one of them, for the user who pointed elsewhere
+    exact: ClassVar[bool] = False  # the root is where the user points, not a folder nearby
+    anatomy: str = ""  # the tag of an item that has none of its own
+    resizes_masks: ClassVar[bool] = False  # a set known for masks of another size than their image
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.skipped: dict[str, str] = {}
+        self._opened: tuple[Path, Release, list[Case]] | None = None
+
+    def cases(self, release: Release) -> Iterable[Case]:
+        """Yield one case an image, in a fixed order; `self.skip` what does not become one."""
+        raise NotImplementedError(f"{type(self).__name__} must write cases(release)")
+
+    def mask(self, data: bytes) -> np.ndarray:
+        """Bytes of one mask file to (H, W) bool; for sets that draw theirs in a way of their own."""
+        return read_mask(data)
+
+    def item(self, release: Release, case: Case) -> Item:
+        """Read one case; for sets whose pixels say more than the mask."""
+        image = self._decode(read_grey, release, case.image)
+        mask = None if case.masks is None else np.zeros(image.shape, np.bool_)
+        for name in case.masks or ():
+            part = self._decode(self.mask, release, name)
+            if part.shape != image.shape and self.resizes_masks:
+                part = np.asarray(PILImage.fromarray(part).resize(image.shape[::-1], PILImage.Resampling.NEAREST))
+            if part.shape != image.shape:
+                (mh, mw), (h, w) = part.shape, image.shape
+                raise Undecodable(f"the mask '{name}' has {mw} × {mh} pixels and its image '{case.image}' {w} × {h}")
+            assert mask is not None
+            mask |= part
+        return Item(name=case.name, image=image, mask=mask, **{"tag": self.anatomy, **case.facts})
+
+    def label(self, text: str) -> int:
+        """The index of a class by its name, in any case; unknown where there is none."""
+        lower = [name.lower() for name in self.classes]
+        if text.strip() and text.strip().lower() not in lower:
+            raise UsbenchError(f"the class '{text}' is none of {', '.join(self.classes)}: mend the table.")
+        return lower.index(text.strip().lower()) if text.strip() else -1
+
+    def skip(self, name: str, reason: str) -> None:
+        """Leave something out, and say so in the pack."""
+        self.skipped[name] = reason
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` looks like a release of this set."""
+        try:
+            open_release(path, self.layout, example=self.example, exact=self.exact)
+        except UsbenchError:
+            return False
+        return True
+
+    def count(self, path: Path | None) -> int | None:
+        """How many images are to come."""
+        return len(self._open(path)[1])
+
+    def items(self, path: Path | None) -> Iterator[Item]:
+        """Yield the items in order, decoded on all cores; one that cannot be read ends it, or is skipped."""
+        release, cases = self._open(path)
+
+        def read(case: Case) -> tuple[Item | None, str]:
+            try:
+                item = self.item(release, case)
+            except Undecodable as error:
+                return None, str(error)
+            return with_sector(item) if self.finds_sector else item, ""
+
+        for case, (item, trouble) in zip(cases, in_order(read, cases), strict=True):
+            if item is not None:
+                yield item
+            elif self.skip_broken:
+                self.skip(case.image, trouble)
+            else:
+                raise UsbenchError(
+                    f"{trouble} (in {release.path}): mend it, or leave such images out with --skip-broken."
+                )
+
+    def _decode(self, reader: Callable[[bytes], np.ndarray], release: Release, name: str) -> np.ndarray:
+        try:
+            return reader(release.read(name))
+        except Undecodable as error:
+            raise Undecodable(f"'{name}' cannot be used: {error}") from None
+
+    def _open(self, path: Path | None) -> tuple[Release, list[Case]]:
+        if path is None:
+            raise UsbenchError("name the folder or zip of the official release.")
+        if self._opened is None or self._opened[0] != path:
+            release = open_release(path, self.layout, example=self.example, exact=self.exact)
+            self.skipped = {}
+            cases = list(self.cases(release))
+            self._check_names(cases)
+            used = {name for case in cases for name in (case.image, *(case.masks or ()))}
+            for name in release.images:
+                if name not in used:
+                    self.skipped.setdefault(name, "it belongs to no image of the set")
+            self._opened = path, release, cases
+        return self._opened[1:]
+
+    @staticmethod
+    def _check_names(cases: list[Case]) -> None:
+        first: dict[str, Case] = {}
+        for case in cases:
+            other = first.setdefault(case.name, case)
+            if other is not case:
+                raise UsbenchError(
+                    f"two images have the name '{case.name}': '{other.image}' and '{case.image}'; rename or remove one."
+                )
+
+
+def in_order(function: Callable[[Job], Done], jobs: Iterable[Job], workers: int | None = None) -> Iterator[Done]:
+    """Map over jobs on all cores, in order and in bounded memory; decoding lets other threads run."""
+    workers = workers or available_cores()
+    waiting: deque[Future[Done]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(function, job))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def number(text: str) -> float:
+    """A table's cell as a number; NaN where it holds none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return float("nan")
+
+
+def whole(text: str) -> int:
+    """A table's cell as a whole number; −1 where it holds none."""
+    value = number(text)
+    return int(value) if value == value else -1
