@@ -201,3 +201,16 @@ def test_a_failure_in_a_worker_is_told_though_the_others_stop_too(settings: dict
     plan = make_plan(registry, resolve({**settings, "loss": "broken"}), lambda *_: None)
     with pytest.raises(RunFailed, match=r"pretrain broken, seed 3 became nan at step 2 .*learning rate"):
         run_plan(plan, Store(tmp_path / "store").open(), registry, Quiet(), workers=2)
+
+
+def test_an_option_out_of_range_is_refused_by_a_worker_before_anything_is_written(
+    settings: dict[str, Any], installed: Registry, tmp_path: Path
+) -> None:
+    from usbench.errors import UsbenchError
+
+    plan = make_plan(installed, resolve({**settings, "loss": "rcl:temperature=-1"}), lambda *_: None)
+    store = Store(tmp_path / "store").open()
+    with pytest.raises(UsbenchError, match=r"'rcl' refuses temperature=-1\.0") as refused:
+        run_plan(plan, store, installed, Quiet(), workers=2)
+    assert refused.value.exit_code == 2
+    assert list(store.stages.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import math
 import multiprocessing
@@ -120,6 +121,7 @@ class _Pool:
         self.stop = context.Event()
         self.workers: dict[Connection, Any] = {}
         self.busy: dict[Connection, Stage] = {}
+        self.proven = False  # whether any stage was seen to work
         for _ in range(workers):
             ours, theirs = context.Pipe()
             folders = [str(folder) for folder in known.folders]
@@ -142,6 +144,8 @@ class _Pool:
                     ready = next((s for s in waiting if not missing.intersection(s.needs)), None)
                     if ready is None or failure is not None or self.observer.stopping:
                         break
+                    if self.busy and not self.proven:
+                        break  # a bad option shows when the first stage is built, and then nothing else has begun
                     waiting.remove(ready)
                     self.busy[connection] = ready
                     begun += 1
@@ -172,6 +176,7 @@ class _Pool:
                 f"the worker that did {stage.title} died (exit code {process.exitcode}; killed, or out of memory?): "
                 "run the same command again to go on."
             )
+        self.proven |= message["what"] != "failed"
         if message["what"] == "step":
             self.observer.step(stage, *message["facts"])
             return None
@@ -209,6 +214,7 @@ def _worker(connection: Connection, root: str, folders: list[str], parent: int, 
         known.load_folder(Path(folder))
     store = Store(Path(root))
     stages = Stages(store, known)
+    importlib.import_module("usbench.train.pretrain")  # seconds, spent while another worker begins
 
     def say(**message: Any) -> None:
         connection.send_bytes(json.dumps(message).encode())
