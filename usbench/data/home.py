@@ -50,7 +50,7 @@ def make_pack(entry: Entry, choice: Choice, path: Path, source: Path | None, siz
     name = short_name(entry, choice) if entry.generated else entry.name
     total = dataset.count(source)
     write_pack(
-        path, dataset.items(source), size=size, classes=dataset.classes,
+        path, dataset.items(source), size=size, classes=dataset.classes, generated=entry.generated,
         attributes={
             "dataset": name, "source": dataset.source, "licence": dataset.licence, "citation": dataset.citation,
             "importer": f"{entry.plugin}:{entry.name}", "version": dataset.version,
