@@ -108,6 +108,34 @@ def info(pack: str, as_json: bool) -> None:
 
 
 @data.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs: a list of clusters, each a list of names.")
+def leaks(names: tuple[str, ...], as_json: bool) -> None:
+    """Near-duplicate images inside packs and between them; NAMES are files or data sets."""
+    import json
+
+    from usbench.data.home import any_pack
+    from usbench.data.leaks import clusters, conflicts, label_of, names_of
+    from usbench.hooks import registry
+
+    packs = [any_pack(registry(), name) for name in names]
+    found = clusters(packs)
+    called = names_of(packs)
+    listed = [[f"{called[pack.path]}/{pack.table.name[row]}" for pack, row in members] for members in found]
+    if as_json:
+        click.echo(json.dumps(listed, indent=1))
+        return
+    conflicting = set(conflicts(found))
+    for place, (members, texts) in enumerate(zip(found, listed, strict=True)):
+        shown = ", ".join(f"{text} ({label_of(m) or 'unknown'})" for text, m in zip(texts, members, strict=True))
+        click.echo(f"{'labels conflict: ' if place in conflicting else ''}{shown}")
+    click.echo(
+        f"{len(found)} clusters of near-duplicates, {sum(map(len, found))} of {sum(p.count for p in packs)} images; "
+        f"labels conflict in {len(conflicting)}"
+    )
+
+
+@data.command()
 @click.argument("packs", nargs=-1, required=True)
 def check(packs: tuple[str, ...]) -> None:
     """Read PACKS whole, files or names, and compare each with its digest."""

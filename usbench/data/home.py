@@ -63,7 +63,7 @@ def make_pack(entry: Entry, dataset: Dataset, name: str, path: Path, source: Pat
     if not entry.generated and dataset.finds_sector:
         items = map(with_sector, items)
     write_pack(
-        path, items, size=size, classes=dataset.classes, skipped=lambda: dataset.skipped,
+        path, items, size=size, classes=dataset.classes, generated=entry.generated, skipped=lambda: dataset.skipped,
         attributes={
             "dataset": name, "source": dataset.source, "licence": dataset.licence, "citation": dataset.citation,
             "importer": f"{entry.plugin}:{entry.name}", "version": dataset.version,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,12 +117,14 @@ def write_pack(
     size: int,
     attributes: dict[str, str],
     classes: tuple[str, ...] = (),
+    generated: bool = False,
     progress: Callable[[int], None] | None = None,
     skipped: Callable[[], Mapping[str, str]] = dict,
 ) -> str:
     """Write the items as a pack, in constant memory; returns its digest. Nothing half-written stays behind.
 
-    `skipped` is asked after the last item for what was left out, and why.
+    Near-duplicates join one group, but in a generated set, whose patients are known exactly. `skipped` is asked after
+    the last item for what was left out, and why.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -143,7 +146,7 @@ def write_pack(
             if not columns["name"]:
                 raise UsbenchError(f"there is no image to write into {path}.")
             raw.flush()
-            _finish(file, spool, size, columns, attributes, classes)
+            _finish(file, spool, size, columns, {**attributes, "generated": generated}, classes)
             if left_out := skipped():
                 file.attrs["skipped"] = _shortened(left_out)
             digest = str(file.attrs["digest"])
@@ -197,7 +200,7 @@ def _finish(
     spool: Path,
     size: int,
     columns: dict[str, list[Any]],
-    attributes: dict[str, str],
+    attributes: dict[str, Any],
     classes: tuple[str, ...],
 ) -> None:
     names = columns["name"]
@@ -209,11 +212,21 @@ def _finish(
     for start in range(0, len(names), 256):
         images[start : start + 256] = pixels[start : start + 256]
     del pixels
-    columns["group"] = list(link_groups(columns["patient"], columns["video"]))
+    pairs = [] if attributes["generated"] else _near_duplicates(file, spool.parent, columns["video"])
+    columns["group"] = list(link_groups(columns["patient"], columns["video"], pairs))
     for key, dtype in FIELDS.items():
         file.create_dataset(key, data=np.array(columns[key], dtype=object if dtype is TEXT else dtype), dtype=dtype)
     file.attrs.update({"schema": SCHEMA, "classes": list(classes) or [""], **attributes})
     file.attrs["digest"] = _digest(file)
+
+
+def _near_duplicates(file: h5py.File, folder: Path, videos: list[str]) -> list[tuple[int, int]]:
+    from usbench.data.likeness import SIDE, near_duplicates, thumbnails
+
+    with tempfile.TemporaryFile(dir=folder) as raw:
+        thumbs = np.memmap(raw, np.uint8, "w+", shape=(len(videos), SIDE, SIDE))
+        thumbnails(file["images"], file["sector"], thumbs)
+        return [(int(i), int(j)) for i, j in near_duplicates(thumbs, videos=videos)]
 
 
 class Pack:
@@ -248,6 +261,7 @@ class Pack:
         self.count, self.size = int(shape[0]), int(shape[1])
         self.attributes = {k: file.attrs[k] for k in (*ATTRIBUTES, *OPTIONAL) if k in file.attrs}
         self.digest = str(file.attrs["digest"])
+        self.generated = bool(file.attrs.get("generated", False))
         self.classes = tuple(str(c) for c in file.attrs["classes"] if c)
         self._offset = file["images"].id.get_offset()
         if self._offset is None:
