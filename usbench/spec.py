@@ -66,6 +66,14 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float) else value
 
 
+def _sets(value: Any) -> Any:
+    """Data sets, several of them by '+' or as a list; a file may have a '+' in its name."""
+    given = _listed(value)
+    if not isinstance(given, list | tuple):
+        return given
+    return [part for text in given for part in ([text] if Path(str(text)).is_file() else str(text).split("+"))]
+
+
 class RunSpec(BaseModel):
     """One row and its baselines. Every field is resolved: nothing is guessed later."""
 
@@ -74,11 +82,15 @@ class RunSpec(BaseModel):
     aug: str
     backbone: str
     init: str = "random"
-    data: Annotated[tuple[str, ...], BeforeValidator(_listed)]
-    ood: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    data: Annotated[tuple[str, ...], BeforeValidator(_sets), Field(min_length=1)]
+    ood: Annotated[tuple[str, ...], BeforeValidator(_sets)] = ()
+    pretrain_data: Annotated[tuple[str, ...], BeforeValidator(_sets)] = ()  # empty: the training images of `data`
     labels: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (20.0, 50.0, 100.0)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     fold: int = Field(default=0, ge=0)
+    split: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # FILE, or PACK=FILE, instead of a fold
+    leave_device: str = ""  # not trained on, and tested on as an unseen set
+    allow_leaks: bool = False
     size: int = Field(ge=32, le=1024)
     protocol: str = "segment"
     pretrain: ScheduleSpec

@@ -141,7 +141,12 @@ def test_an_unknown_command_is_answered_with_the_nearest(usbench: Call, words: l
         (["--loss", ""], "names no plugin"),
         (["--aug", ""], "names no plugin"),
         (["--init", "nowhere.safetensors"], "--init nowhere.safetensors cannot be read"),
-        (["--data", "a.h5", "--data", "b.h5"], "names 3 sets"),
+        (["--data", "a.h5", "--data", "b.h5"], "no pack at a.h5"),
+        (["--leave-device", "tset"], "did you mean 'test'"),
+        (["--split", "nowhere.json"], "split file nowhere.json cannot be read"),
+        (["--split", "other=nowhere.json"], "unknown pack 'other'"),
+        (["--split", "a.json", "--fold", "1"], "exclude each other"),
+        (["--pretrain-data", "phantm"], "did you mean 'phantom'"),
         (["--data"], "requires an argument"),
     ],
 )

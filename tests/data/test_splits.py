@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from usbench.data import splits
+from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, rows_tested
 from usbench.data.pack import link_groups
-from usbench.data.splits import INNER_MIN, TEST_FOLDS, Split, fold_split, list_digest, split
+from usbench.data.splits import INNER_MIN, TEST_FOLDS, Division, Split, divide, fold_split, list_digest, split
 from usbench.errors import UsbenchError
 
-WORLDS = range(100)
+WORLDS = range(200)
 
 
 @functools.cache
@@ -34,10 +34,12 @@ def world(seed: int) -> SimpleNamespace:
     if seed % 3 == 0:
         fold = rng.integers(0, 3, patients)[patient]
         fold[rng.random(count) < 0.01] = 0
+    device = np.array(["a", "b", "c", ""])[rng.choice(4, patients, p=[0.5, 0.3, 0.15, 0.05])[patient]]
     table = pd.DataFrame(
         {
             "label": label.astype(np.int16), "group": group, "fold": fold.astype(np.int16),
-            "has_mask": rng.random(count) < rng.uniform(0.5, 1.0), "name": [f"{seed}-{n}" for n in range(count)],
+            "has_mask": rng.random(count) < rng.uniform(0.5, 1.0),
+            "device": device, "name": [f"{seed}-{n}" for n in range(count)],
         }
     )  # fmt: skip
     return SimpleNamespace(table=table, count=count, name=f"world {seed}", digest=f"{seed}", fold=seed % 2)
@@ -46,7 +48,7 @@ def world(seed: int) -> SimpleNamespace:
 @functools.cache
 def sides(seed: int, fraction: float, draw: int = 0) -> Split:
     pack = world(seed)
-    return split(pack, fold=pack.fold, fraction=fraction, seed=draw)
+    return split(pack, Division(pack.fold), fraction=fraction, seed=draw)
 
 
 def groups(seed: int, rows: np.ndarray) -> set[int]:
@@ -136,7 +138,7 @@ def test_the_folds_together_test_every_image_once(seed: int) -> None:
 def test_the_seed_moves_the_labels_and_never_the_test_images(seed: int) -> None:
     one, again, other = (
         sides(seed, 20),
-        split(world(seed), fold=world(seed).fold, fraction=20, seed=0),
+        split(world(seed), Division(world(seed).fold), fraction=20, seed=0),
         sides(seed, 20, 1),
     )
     assert np.array_equal(one.labelled, again.labelled) and np.array_equal(one.inner, again.inner)
@@ -152,12 +154,45 @@ def test_official_folds_are_kept_and_whoever_shares_a_group_with_the_test_moves_
     assert groups(seed, sides(seed, 100).test) == groups(seed, np.flatnonzero(official))
 
 
+@pytest.mark.parametrize("seed", [seed for seed in WORLDS if seed not in (25, 83)])  # one group holds nearly all there
+def test_a_device_left_out_is_neither_trained_on_nor_known_to_a_patient_who_is(seed: int) -> None:
+    pack = world(seed)
+    devices = pack.table.device.to_numpy()
+    rarest = min(set(devices) - {""}, key=devices.tolist().count)
+    plain, found = divide(pack, Division(pack.fold)), divide(pack, Division(pack.fold, device=rarest))
+    assert set(found.unseen) == set(np.flatnonzero(devices == rarest))
+    everybody = [groups(seed, rows) for rows in (found.train, found.test, found.unseen)]
+    assert sum(map(len, everybody)) == len(set.union(*everybody))
+    assert set(found.train) <= set(plain.train) and set(found.test) <= set(plain.test)
+    assert not set(devices[found.train]) & {rarest, ""}  # an unknown device may be the one that is left out
+
+
+def test_a_device_without_which_nobody_is_left_is_refused() -> None:
+    with pytest.raises(UsbenchError, match="nobody left to train and test on without the device 'b'"):
+        divide(world(25), Division(world(25).fold, device="b"))
+
+
+@pytest.mark.parametrize("seed", WORLDS[::10])
+def test_packs_that_are_trained_on_together_keep_their_own_sides_and_fractions(seed: int) -> None:
+    packs = [world(seed), world(seed + 1)]
+    cohort = Cohort(tuple((pack, Division()) for pack in packs))
+    labelled, inner = ({pack.name: rows for pack, rows in side} for side in cohort.fraction(50, 0))
+    for pack, (_, train) in zip(packs, cohort.train(), strict=True):
+        assert np.array_equal(train, fold_split(pack, 0)[0])
+        alone = split(pack, Division(), fraction=50, seed=0)
+        rows = {*labelled[pack.name], *inner.get(pack.name, ())}
+        assert rows == {*alone.labelled, *alone.inner}
+    assert sum(map(len, inner.values())) >= INNER_MIN or not inner
+
+
 def test_only_annotated_images_are_tested_on() -> None:
     pack = world(1)
-    inside, outside = (splits.test_rows(pack, 0, inside=inside) for inside in (True, False))
+    inside, outside = (rows_tested(pack, Division(), which) for which in (TEST, ALL))
     annotated = pack.table.has_mask.to_numpy()
     assert annotated[inside].all() and set(inside) < set(fold_split(pack, 0)[1])
     assert np.array_equal(outside, np.flatnonzero(annotated))
+    unseen = rows_tested(pack, Division(device="b"), UNSEEN)
+    assert np.array_equal(unseen, np.flatnonzero(annotated & (pack.table.device == "b").to_numpy()))
 
 
 @pytest.mark.parametrize(("seed", "fold", "words"), [(1, 5, "folds 0 to 4"), (1, -1, "folds 0 to 4"), (0, 3, "0 to 2")])

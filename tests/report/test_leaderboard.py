@@ -39,7 +39,8 @@ def put(
         "loss": loss, "aug": "none", "backbone": "unet-tiny", "init": "random", "pretrain_data": "none",
         "train_data": "x", "test_data": "x", "shift": "in", "label_fraction": fraction, "protocol": "segment",
         "baseline": "plain" if loss == "none" else "", "reconstruction": False, "seed": seed, "device": "cpu",
-        "precision": "float32", "fold": 0, "size": 64, "arena": arena, "setting": f"{loss}-{arena}", **row_too,
+        "precision": "float32", "fold": "0", "leaks": 0, "size": 64,
+        "arena": arena, "setting": f"{loss}-{arena}", **row_too,
     }  # fmt: skip
     facts = {
         "pretrain_labels": "none", "selection": "inner", "dice_inner": 0.5, "device_seconds": 1.0, "peak_mib": 10,
@@ -99,7 +100,7 @@ def test_only_shared_seeds_are_paired(store: Store) -> None:
 
 def lines(store: Store) -> dict[str, list[str]]:
     """The table of a terminal: what stands behind each name."""
-    columns = [list(column.cells) for column in results_table(cells(results(store))).columns]
+    columns = [list(column.cells) for column in results_table(cells(results(store)), "").columns]
     return dict(zip(columns[1], map(list, zip(*columns[2:], strict=True)), strict=True))
 
 

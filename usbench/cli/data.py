@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from usbench.cli import Group
+from usbench.cli.guard import leaks, splits
 from usbench.errors import RunFailed, UsbenchError
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 @click.group(cls=Group)
 def data() -> None:
     """Make and inspect packs of images."""
+
+
+data.add_command(leaks)
+data.add_command(splits)
 
 
 @data.command()
@@ -105,34 +110,6 @@ def info(pack: str, as_json: bool) -> None:
 
     facts = described(any_pack(registry(), pack))
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
-
-
-@data.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of clusters, each a list of names.")
-def leaks(names: tuple[str, ...], as_json: bool) -> None:
-    """Near-duplicate images inside packs and between them; NAMES are files or data sets."""
-    import json
-
-    from usbench.data.home import any_pack
-    from usbench.data.leaks import clusters, conflicts, label_of, names_of
-    from usbench.hooks import registry
-
-    packs = [any_pack(registry(), name) for name in names]
-    found = clusters(packs)
-    called = names_of(packs)
-    listed = [[f"{called[pack.path]}/{pack.table.name[row]}" for pack, row in members] for members in found]
-    if as_json:
-        click.echo(json.dumps(listed, indent=1))
-        return
-    conflicting = set(conflicts(found))
-    for place, (members, texts) in enumerate(zip(found, listed, strict=True)):
-        shown = ", ".join(f"{text} ({label_of(m) or 'unknown'})" for text, m in zip(texts, members, strict=True))
-        click.echo(f"{'labels conflict: ' if place in conflicting else ''}{shown}")
-    click.echo(
-        f"{len(found)} clusters of near-duplicates, {sum(map(len, found))} of {sum(p.count for p in packs)} images; "
-        f"labels conflict in {len(conflicting)}"
-    )
 
 
 @data.command()

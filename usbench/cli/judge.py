@@ -13,9 +13,10 @@ from usbench.errors import UsbenchError
 def print_summary(console: Any, summary: Any) -> None:
     """A run's table, its footnotes, and where the CSV and the pictures are."""
     from usbench.report.summary import PICTURES
-    from usbench.report.table import footnotes, results_table
+    from usbench.report.table import footnotes, results_tables
 
-    console.print(results_table(summary.cells))
+    for table in results_tables(summary.cells):
+        console.print(table)
     for note in footnotes(summary.cells, summary.missing):
         console.print(note, highlight=False, markup=False)
     for name in ("leaderboard.csv", *PICTURES):
@@ -71,7 +72,7 @@ def board(folders: tuple[Path, ...], csv_path: Path | None) -> None:
     from rich.console import Console
 
     from usbench.report.leaderboard import cells, leaderboard, results, write_csv
-    from usbench.report.table import footnotes, results_table
+    from usbench.report.table import footnotes, results_tables
     from usbench.runs.store import Store
 
     found = [result for folder in folders for result in results(Store(folder).check_schema())]
@@ -79,10 +80,11 @@ def board(folders: tuple[Path, ...], csv_path: Path | None) -> None:
         raise UsbenchError(f"no finished result in {', '.join(map(str, folders))}: run something with --out first.")
     console = Console()
     every = cells(found)
-    console.print(results_table(every))
+    for table in results_tables(every):
+        console.print(table)
     for note in footnotes(every, []):
         console.print(note, highlight=False, markup=False)
     if csv_path is not None:
-        table = leaderboard(found)
-        write_csv(table, csv_path)
-        console.print(f"{len(table)} rows in {csv_path}", highlight=False, soft_wrap=True, markup=False)
+        written = leaderboard(found)
+        write_csv(written, csv_path)
+        console.print(f"{len(written)} rows in {csv_path}", highlight=False, soft_wrap=True, markup=False)

@@ -33,7 +33,8 @@ def _given(**flags: Any) -> dict[str, Any]:
     """What the user typed, in the spec's own form."""
     given = {key: flags[key] for key in ("loss", "aug", "backbone", "init", "protocol", "size", "preset", "fold")}
     given |= {key: flags[key] for key in ("device", "precision", "threads")}
-    given |= {"data": list(flags["data"]) or None, "ood": list(flags["ood"]) or None}
+    given |= {key: list(flags[key]) or None for key in ("data", "ood", "pretrain_data", "split")}
+    given |= {"leave_device": flags["leave_device"], "allow_leaks": flags["allow_leaks"] or None}
     if flags["labels"] is not None:
         given["labels"] = _numbers(flags["labels"].replace("%", ""), "--labels", float)
     if flags["seeds"] is not None and flags["seed"] is not None:
@@ -52,12 +53,16 @@ def _given(**flags: Any) -> dict[str, Any]:
 @click.option("--aug", help="Augmentation of the pretraining; a+b composes.")
 @click.option("--backbone", help="Segmentation network, for example unet-resnet18 or unet:convnext_tiny.")
 @click.option("--init", help="Starting weights: random, imagenet or FILE.safetensors.")
-@click.option("--data", multiple=True, help="Data set or pack (.h5) to train on.")
-@click.option("--ood", multiple=True, help="Data set or pack to test on only; give it several times.")
+@click.option("--data", multiple=True, help="Data set or pack (.h5) to train on; a+b trains on both.")
+@click.option("--ood", multiple=True, help="Data set or pack to test on only; a+b, or give it several times.")
+@click.option("--pretrain-data", multiple=True, help="What to pretrain on instead of --data; its labels are ignored.")
 @click.option("--labels", help="Label fractions in per cent.  [20,50,100]")
 @click.option("--seeds", type=int, help="Number of seeds, from 0.")
 @click.option("--seed", help="One seed, or several by comma.")
 @click.option("--fold", type=int, help="Which test fold.")
+@click.option("--split", multiple=True, help="[PACK=]FILE: names in JSON instead of a fold ('usbench data splits').")
+@click.option("--leave-device", help="A scanner to leave out of training and to test on.")
+@click.option("--allow-leaks", is_flag=True, help="Go on though training and test share images; it is recorded.")
 @click.option("--preset", help="quick, standard or paper.")
 @click.option("--size", type=int, help="Pixels a side.")
 @click.option("--protocol", help="How to fine-tune and score.")

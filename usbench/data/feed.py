@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Feed:
         *,
         masks: bool = False,
         sectors: bool = False,
+        unlabelled: Collection[Pack] = (),  # packs whose labels are not to be known
     ) -> None:
         self.parts, self.device, self.size = parts, device, size
         self.side = min(round(HEADROOM * size), max(pack.size for pack, _ in parts))
@@ -50,7 +51,7 @@ class Feed:
         self.boxes = sector_boxes(sector[:, 0].numpy().astype(np.bool_))
         self.sector = sector.to(where) if sectors else None
         self.mask = self._load(lambda pack, rows: pack.plane("mask", rows) * np.uint8(255), where) if masks else None
-        self._describe()
+        self._describe(unlabelled)
 
     def _room(self, nbytes: int) -> torch.device:
         if self.device.type == "cuda" and nbytes > SHARE_OF_FREE * torch.cuda.mem_get_info(self.device)[0]:
@@ -67,12 +68,16 @@ class Feed:
                 start += len(rows)
         return out
 
-    def _describe(self) -> None:
-        """Labels, videos and tags as tensors; equal names of different packs stay different."""
+    def _describe(self, unlabelled: Collection[Pack]) -> None:
+        """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not."""
+        classes: dict[str, int] = {}
         columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "tag")}
         for pack, indices in self.parts:
             table = pack.table.iloc[indices]
-            columns["label"].append(table.label.to_numpy(np.int64))
+            hidden = pack in unlabelled
+            codes = [classes.setdefault(name, len(classes)) for name in ([] if hidden else _class_names(pack))]
+            known = np.full(len(table), -1) if hidden else table.label.to_numpy(np.int64)
+            columns["label"].append(np.array([*codes, -1], np.int64)[known])
             columns["frame"].append(table.frame.to_numpy(np.int64))
             columns["time"].append(table.time.to_numpy(np.float32))
             columns["tag"].append(table.tag.to_numpy(str).astype(object))
@@ -88,6 +93,11 @@ class Feed:
         """The rows of a plane, on the device."""
         index = torch.from_numpy(rows)
         return plane.index_select(0, index.to(plane.device)).to(self.device, non_blocking=True)
+
+
+def _class_names(pack: Pack) -> list[str]:
+    """The classes by name; those without one by number."""
+    return [*pack.classes, *map(str, range(len(pack.classes), int(pack.table.label.max()) + 1))]
 
 
 def _codes(values: np.ndarray) -> np.ndarray:

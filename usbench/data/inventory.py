@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from usbench.data.pack import Pack
-from usbench.data.splits import split
+from usbench.data.splits import Division, split
 from usbench.errors import UsbenchError
 
 FRACTIONS = (20, 50, 100)
@@ -93,7 +93,7 @@ def _counts(values: Any) -> dict[str, int]:
 
 def _splits(pack: Pack) -> dict[str, Any]:
     try:
-        parts = {fraction: split(pack, fold=0, fraction=fraction, seed=0) for fraction in FRACTIONS}
+        parts = {fraction: split(pack, Division(), fraction=fraction, seed=0) for fraction in FRACTIONS}
     except UsbenchError as error:
         return {"trouble": str(error)}
     sides = ("train", "labelled", "inner", "test")

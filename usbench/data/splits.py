@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from usbench.data.frozen import Frozen
 from usbench.data.pack import Pack
 from usbench.draws import generator
 from usbench.errors import UsbenchError
@@ -17,8 +18,32 @@ INNER_SHARE, INNER_MIN = 0.2, 10
 
 
 @dataclass(frozen=True)
+class Division:
+    """What decides the sides of a pack: a test fold or a split file, and a device that is not trained on."""
+
+    fold: int = 0
+    frozen: Frozen | None = None
+    device: str = ""
+
+    @property
+    def label(self) -> str:
+        """How it stands in tables."""
+        name = self.frozen.key if self.frozen is not None else str(self.fold)
+        return f"{name} without {self.device}" if self.device else name
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Rows of one pack. No group stands on two of them."""
+
+    train: np.ndarray
+    test: np.ndarray
+    unseen: np.ndarray  # of the device that is left out
+
+
+@dataclass(frozen=True)
 class Split:
-    """Indices into one pack. `train` has every training image, annotated or not; `labelled` ⊂ `train`."""
+    """Rows of one pack. `train` has every training image, annotated or not; `labelled` ⊂ `train`."""
 
     train: np.ndarray
     test: np.ndarray
@@ -46,20 +71,62 @@ def fold_split(pack: Pack, fold: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(sides != fold), np.flatnonzero(sides == fold)
 
 
-def split(pack: Pack, *, fold: int, fraction: float, seed: int) -> Split:
-    """The split of one fold, with `fraction` (in per cent) of the annotated training images."""
-    train, test = fold_split(pack, fold)
-    annotated = train[pack.table.has_mask.to_numpy()[train]]
-    chosen = take_fraction(pack.table, annotated, fraction, seed)
+def divide(pack: Pack, division: Division) -> Sides:
+    """The sides of a pack: those of its split file or of the fold, and apart from them a device that is left out."""
+    if division.frozen is not None:
+        rows = division.frozen.rows(pack)
+        test = rows.pop("test")
+        train = np.sort(np.concatenate(list(rows.values())))
+    else:
+        train, test = fold_split(pack, division.fold)
+    devices = pack.table.device.to_numpy()
+    if not division.device or division.device not in devices:
+        return Sides(train, test, test[:0])
+    left_out = devices == division.device
+    # A patient whom that device has seen, or may have seen, stands on no other side.
+    known = ~np.isin(pack.table.group, pack.table.group[left_out]) & (devices != "")
+    train, test = train[known[train]], test[known[test]]
+    if not len(train) or not len(test):
+        raise UsbenchError(
+            f"'{pack.name}' has nobody left to train and test on without the device '{division.device}'."
+        )
+    return Sides(train, test, np.flatnonzero(left_out))
+
+
+def fraction_of(pack: Pack, division: Division, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labelled, inner): `fraction` (in per cent) of the annotated training images, and what of it is validated on."""
+    train = annotated_rows(pack, divide(pack, division).train)
+    frozen = {} if division.frozen is None else division.frozen.rows(pack)
+    chosen = take_fraction(pack.table, np.intersect1d(train, frozen.get("train", train)), fraction, seed)
+    if "val" in frozen:
+        return chosen, take_fraction(pack.table, np.intersect1d(train, frozen["val"]), fraction, seed)
     inner = take_fraction(pack.table, chosen, 100 * INNER_SHARE, seed, purpose="inner")
-    if len(inner) < INNER_MIN or len(inner) == len(chosen):
-        inner = inner[:0]
-    return Split(train, test, np.setdiff1d(chosen, inner), inner)
+    return np.setdiff1d(chosen, inner), inner
 
 
-def test_rows(pack: Pack, fold: int, *, inside: bool) -> np.ndarray:
-    """The annotated images that a network is tested on: a fold's test part, or all of an unseen set."""
-    rows = fold_split(pack, fold)[1] if inside else np.arange(pack.count)
+def enough(labelled: np.ndarray, inner: np.ndarray) -> bool:
+    """Whether there are images enough to validate on, and others to train on."""
+    return len(inner) >= INNER_MIN and len(labelled) > 0
+
+
+def split(pack: Pack, division: Division, *, fraction: float, seed: int) -> Split:
+    """The split of one pack, with `fraction` (in per cent) of the annotated training images."""
+    sides = divide(pack, division)
+    labelled, inner = fraction_of(pack, division, fraction, seed)
+    if not enough(labelled, inner):
+        labelled, inner = np.union1d(labelled, inner), inner[:0]
+    return Split(sides.train, sides.test, labelled, inner)
+
+
+def as_lists(pack: Pack, sides: Split) -> dict[str, list[str]]:
+    """A split as the names of a split file."""
+    rest = np.setdiff1d(sides.train, np.concatenate([sides.labelled, sides.inner]))
+    of = {"train": sides.labelled, "val": sides.inner, "test": sides.test, "unlabelled": rest}
+    return {side: [str(name) for name in pack.table.name.to_numpy()[rows]] for side, rows in of.items()}
+
+
+def annotated_rows(pack: Pack, rows: np.ndarray) -> np.ndarray:
+    """Those that have a mask, be it an empty one."""
     return rows[pack.table.has_mask.to_numpy()[rows]]
 
 

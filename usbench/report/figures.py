@@ -98,7 +98,7 @@ def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
     plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), sharey=True)
     for axis, side in zip(axes, ("in", "out"), strict=True):
-        here = [c for c in every if (c.row["shift"] == "in") == (side == "in")]
+        here = [c for c in every if c.row["shift"] == side]
         names = list(dict.fromkeys((c.row["loss"], c.row["aug"], c.row["baseline"]) for c in here))
         for shift, (loss, aug, baseline) in enumerate(names):
             points = []

@@ -22,14 +22,14 @@ COLUMNS: dict[str, str] = {
     "aug": "augmentation of the pretraining",
     "backbone": "segmentation network",
     "init": "starting weights before pretraining",
-    "pretrain_data": "set whose training images were pretrained on",
+    "pretrain_data": "sets that were pretrained on: of those that are trained on too, their training images",
     "pretrain_labels": "labels that the pretraining saw: none, fraction, all",
-    "train_data": "set that was fine-tuned on",
+    "train_data": "sets that were fine-tuned on",
     "test_data": "set that was tested on",
     "shift": "in, out, out-transductive, or corruption:severity",
     "label_fraction": "per cent of the annotated training images",
     "protocol": "how the network was fine-tuned and scored",
-    "fold": "test fold of the trained set",
+    "fold": "test fold or split file of the trained sets, and the device that was left out",
     "size": "pixels a side that the network sees",
     **{
         f"{metric}_{part}": f"{metric}: {what}"
@@ -46,7 +46,7 @@ COLUMNS: dict[str, str] = {
     "delta_vs_supervised_low": "lower end of its 95 % interval",
     "delta_vs_supervised_high": "upper end of its 95 % interval",
     "p_holm": "Holm-adjusted p of that difference over the table; empty with one seed",
-    "rank": "rank of the mean Dice among rows of one arena whose pretraining saw the same labels; 1 is best",
+    "rank": "rank of the mean Dice among rows of one arena and shift whose pretraining saw the same labels; 1 is best",
     "seeds": "number of seeds",
     "images": "lesion images tested",
     "groups": "groups (patients) tested",
@@ -59,6 +59,7 @@ COLUMNS: dict[str, str] = {
     "device": "cpu or cuda",
     "reconstruction": "true where the method's formula is a reconstruction",
     "selection": "how the step was chosen: inner, last, best-on-test",
+    "leaks": "training images that are near-duplicates of tested ones, let pass by --allow-leaks; else 0",
     "key": "identity of the row, whatever its seeds",
 }
 NOT_MEASURED = ("device_seconds", "peak_mib")  # differ between equal runs
@@ -157,7 +158,7 @@ def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table.pop("p").to_numpy(float))
-    table["rank"] = table.groupby(["arena", "pretrain_labels"]).dice_mean.rank(ascending=False, method="min")
+    table["rank"] = table.groupby(["arena", "shift", "pretrain_labels"]).dice_mean.rank(ascending=False, method="min")
     return table[list(COLUMNS)]
 
 

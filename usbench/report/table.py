@@ -13,6 +13,7 @@ from rich.table import Table
 from usbench.evaluate.statistics import Estimate
 from usbench.report.leaderboard import Cell, baseline_of, pooled
 
+TRANSDUCTIVE = "out-transductive"
 # What may tell two lines of one loss, augmentation and start apart.
 APART = {
     "train_data": "{}", "fold": "fold {}", "backbone": "{}", "protocol": "{}", "device": "{}", "precision": "{}",
@@ -28,9 +29,20 @@ def plain_table(*headers: str, title: str) -> Table:
     )  # fmt: skip
 
 
-def results_table(every: Sequence[Cell]) -> Table:
+def results_tables(every: Sequence[Cell]) -> list[Table]:
+    """The table of results, and one of its own for targets whose images were pretrained on."""
+    seen = [cell for cell in every if cell.row["shift"] == TRANSDUCTIVE]
+    tables = [results_table([cell for cell in every if cell not in seen], "Mean Dice of lesion images")]
+    if seen:
+        arenas = {cell.row["arena"] for cell in seen}
+        bases = [cell for cell in every if cell.row["arena"] in arenas and cell.row["baseline"]]
+        tables.append(results_table([*bases, *seen], "Transductive: images of the target were pretrained on"))
+    return tables
+
+
+def results_table(every: Sequence[Cell], title: str) -> Table:
     """Dice in and out of distribution for each label fraction, and the difference to the supervised baseline."""
-    table = plain_table(title="Mean Dice of lesion images")
+    table = plain_table(title=title)
     table.add_column("labels", justify="right", no_wrap=True)
     table.add_column("loss", overflow="fold")
     for side in ("in", "out"):
@@ -110,11 +122,15 @@ def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
         notes.append("One seed: the intervals are over patients only, and no test is made. Use --seeds 3 for a claim.")
     else:
         notes.append(f"Intervals cross patients with {seeds} seeds.")
-    unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] != "in"})
+    unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out"})
     if unseen:
         notes.append(f"Out of distribution: {', '.join(unseen)}, never trained on.")
     if any(cell.row["reconstruction"] for cell in every):
         names = sorted({cell.row["loss"] for cell in every if cell.row["reconstruction"]})
         notes.append(f"The formula of {', '.join(names)} is our reconstruction of its paper.")
+    if leaky := sorted({f"{c.row['leaks']} of {c.row['test_data']}" for c in every if c.row["leaks"]}):
+        notes.append(
+            f"Let pass by --allow-leaks: training images that are near-duplicates of tested ones, {', '.join(leaky)}."
+        )
     notes += [f"Not in the table: {name}." for name in missing]
     return notes

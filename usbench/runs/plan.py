@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usbench.data.home import Progress, find_pack, options_of, stored_pack
-from usbench.data.splits import fold_split, list_digest, split, test_rows
+from usbench.data.cohort import digest_of
+from usbench.data.home import Progress, options_of
+from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
+from usbench.runs.sources import Sources, Tested
 from usbench.spec import (
     Choice,
     RunSpec,
@@ -24,7 +26,7 @@ from usbench.spec import (
 )
 
 MAX_WORKERS = 4  # each holds its own torch, about 1 GiB
-REVISION = {"pretrain": 1, "finetune": 1, "evaluate": 1}  # raise one when the harness changes what a stage computes
+REVISION = {"pretrain": 2, "finetune": 2, "evaluate": 2}  # raise one when the harness changes what a stage computes
 
 
 Part = tuple[Entry, dict[str, Any], str]  # a plugin, its resolved options, and how the user wrote it
@@ -87,15 +89,11 @@ class Planner:
             "precision": resolve_precision(spec.precision, device),
             "threads": resolve_threads(spec.threads) if device == "cpu" else 0,
         }
-        for text in (*spec.data, *spec.ood):
-            if not text.endswith(".h5") and stored_pack(text) is None:
-                options_of(registry.get("dataset", Choice.parse(text).name), Choice.parse(text))
-        if len(spec.data) != 1:
-            raise UsbenchError(f"--data names {len(spec.data)} sets: a run trains on one pack.")
         self.init = self._init(spec.init)
-        self.data = find_pack(registry, spec.data[0], progress)
-        self.ood = [find_pack(registry, text, progress) for text in spec.ood]
+        self.sources = Sources(registry, spec, progress)
         self._check_capabilities()
+        self.leaks = self.sources.leaks()
+        self.train_digest = digest_of(self.sources.train)
 
     def _choose(self, kind: str, text: str) -> Part:
         choice = Choice.parse(text)
@@ -103,25 +101,23 @@ class Planner:
         return entry, options_of(entry, choice), str(choice)
 
     def _check_capabilities(self) -> None:
-        has = self.data.capabilities()
-        for entry, _, _ in (self.loss, *self.steps, self.protocol):
-            if lacking := [need for need in entry.needs if need not in has]:
-                fits = [
-                    other.name
-                    for other in self.registry.entries(entry.kind)
-                    if other.factory is not None and set(other.needs) <= has
-                ]
-                raise UsbenchError(
-                    f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{self.data.name}' does not have; "
-                    f"what fits: {', '.join(fits) or 'nothing'}."
-                )
-        for pack in self.ood:
-            if not pack.table.has_mask.any():
-                raise UsbenchError(f"'{pack.name}' has no annotated image to test on: leave it out of --ood.")
-        names = [pack.name for pack in (self.data, *self.ood)]
-        if twice := {name for name in names if names.count(name) > 1}:
+        """Refuse a loss, an augmentation or a protocol that asks for what the packs do not have."""
+        trained = self.sources.cohort.packs
+        self._refuse_lacking(self.protocol[0], set.intersection(*(p.capabilities() for p in trained)), trained)
+        pretrained = [pack for pack, _ in self.sources.pretrain]
+        for entry, _, _ in (self.loss, *self.steps):
+            self._refuse_lacking(entry, self.sources.pretraining_offers(), pretrained)
+
+    def _refuse_lacking(self, entry: Entry, has: set[str], packs: list[Pack]) -> None:
+        if lacking := [need for need in entry.needs if need not in has]:
+            fits = [
+                other.name
+                for other in self.registry.entries(entry.kind)
+                if other.factory is not None and set(other.needs) <= has
+            ]
             raise UsbenchError(
-                f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on."
+                f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{'+'.join(p.name for p in packs)}' "
+                f"does not have; what fits: {', '.join(fits) or 'nothing'}."
             )
 
     @staticmethod
@@ -147,23 +143,23 @@ class Planner:
     def _base(self, kind: str, seed: int) -> dict[str, Any]:
         return {
             "kind": kind, "revision": REVISION[kind], "backbone": self._identity(self.backbone),
-            "init": self.init, "size": self.spec.size, "fold": self.spec.fold, "seed": seed, **self.compute,
+            "init": self.init, "size": self.spec.size, "seed": seed, **self.compute,
         }  # fmt: skip
 
     def _row(self, part: Part) -> dict[str, Any]:
         entry, _, text = part
         return {
             "loss": text, "aug": self.spec.aug if entry.factory is not None else "none",
-            "backbone": self.backbone[2], "init": Path(self.spec.init).name, "train_data": self.data.name,
-            "pretrain_data": self.data.name if entry.factory is not None else "none",
+            "backbone": self.backbone[2], "init": Path(self.spec.init).name, "train_data": self.sources.cohort.name,
+            "pretrain_data": "+".join(self.sources.pretrained) if entry.factory is not None else "none",
             "baseline": entry.baseline, "reconstruction": entry.reconstruction,
-            "protocol": self.protocol[2], "fold": self.spec.fold, "size": self.spec.size,
+            "protocol": self.protocol[2], "fold": self.sources.label, "size": self.spec.size,
             **{k: self.compute[k] for k in ("device", "precision", "threads")},
         }  # fmt: skip
 
     def _places(self, part: Part) -> dict[str, Any]:
         return {
-            "init": self.spec.init, "data": str(self.data.path),
+            "init": self.spec.init, **self.sources.places(),
             "plugins": {
                 "loss": [part[0].name, part[1]], "backbone": [self.backbone[0].name, self.backbone[1]],
                 "steps": [[entry.name, options] for entry, options, _ in self.steps],
@@ -198,10 +194,10 @@ class Planner:
 
     def _standing(self, part: Part, tuned: Stage, source: Stage | None, tested: str) -> dict[str, str]:
         """Where a result stands: `arena` is what compared rows share, `setting` is a row, whatever its seed."""
-        of_seed = ("seed", "labelled", "inner", "pretrained", "images")
+        of_seed = ("seed", "labelled", "inner", "pretrained")
         chain = [{k: v for k, v in s.identity.items() if k not in of_seed} for s in (tuned, source) if s is not None]
         shared = {k: v for k, v in chain[0].items() if k != "schedule"}
-        where = [tuned.row["label_fraction"], self.data.digest, tested]
+        where = [tuned.row["label_fraction"], self.train_digest, tested]
         arena = {"shared": shared, "schedule": _schedule(self.spec.finetune), "where": where}
         return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[0].name})}
 
@@ -209,7 +205,6 @@ class Planner:
         """One loss at one seed: pretraining, a fine-tune a fraction, a test a set."""
         row = {**self._row(part), "seed": seed}
         places = self._places(part)
-        train, _ = fold_split(self.data, self.spec.fold)
         source: Stage | None = None
         if part[0].factory is not None:
             source = Stage(
@@ -217,7 +212,7 @@ class Planner:
                 {
                     **self._base("pretrain", seed), "loss": self._identity(part),
                     "aug": [self._identity(step) for step in self.steps],
-                    "images": list_digest(self.data, train), "schedule": _schedule(self.spec.pretrain),
+                    "images": digest_of(self.sources.pretrain), "schedule": _schedule(self.spec.pretrain),
                 },
                 row, places,
             )  # fmt: skip
@@ -226,38 +221,38 @@ class Planner:
         if part[0].baseline == "long":
             schedule = schedule.model_copy(update={"steps": schedule.steps + self.spec.pretrain.steps})
         for fraction in self.spec.labels:
-            sides = split(self.data, fold=self.spec.fold, fraction=fraction, seed=seed)
-            if not len(sides.labelled):
-                raise UsbenchError(f"'{self.data.name}' has no annotated training image in fold {self.spec.fold}.")
+            labelled, inner = self.sources.fraction(fraction, seed)
             tuned = Stage(
                 "finetune", f"fine-tune {part[2]} on {fraction:g} %, seed {seed}",
                 {
                     **self._base("finetune", seed), "protocol": self._identity(self.protocol),
                     "pretrained": source.key if source else None, "schedule": _schedule(schedule),
-                    "labelled": list_digest(self.data, sides.labelled), "inner": list_digest(self.data, sides.inner),
+                    "labelled": digest_of(labelled), "inner": digest_of(inner),
                 },
                 {**row, "label_fraction": fraction},
                 {**places, "pretrained": source.id if source else None},
                 (source.id,) if source else (),
             )  # fmt: skip
             yield tuned
-            for pack in (self.data, *self.ood):
-                inside = pack is self.data
-                rows = test_rows(pack, self.spec.fold, inside=inside)
-                tested = list_digest(pack, rows)
-                yield Stage(
-                    "evaluate", f"test {part[2]} ({fraction:g} %, seed {seed}) on {pack.name}",
-                    {
-                        "kind": "evaluate", "revision": REVISION["evaluate"], "finetuned": tuned.key,
-                        "protocol": self._identity(self.protocol), "images": tested, "label_fraction": fraction,
-                    },
-                    {
-                        **row, "label_fraction": fraction, "test_data": pack.name, "shift": "in" if inside else "out",
-                        **self._standing(part, tuned, source, tested),
-                    },
-                    {**places, "test": str(pack.path), "finetuned": tuned.id, "inside": inside},
-                    (tuned.id,),
-                )  # fmt: skip
+            for test in self.sources.tests:
+                yield self._test(part, test, tuned, source)
+
+    def _test(self, part: Part, test: Tested, tuned: Stage, source: Stage | None) -> Stage:
+        tested = digest_of([(test.pack, test.rows)])
+        fraction = tuned.row["label_fraction"]
+        return Stage(
+            "evaluate", f"test {part[2]} ({fraction:g} %, seed {tuned.row['seed']}) on {test.name}",
+            {
+                "kind": "evaluate", "revision": REVISION["evaluate"], "finetuned": tuned.key,
+                "protocol": self._identity(self.protocol), "images": tested, "label_fraction": fraction,
+            },
+            {
+                **tuned.row, "test_data": test.name, "shift": self.sources.shift(test, pretrained=source is not None),
+                "leaks": self.leaks[test.name, source is not None], **self._standing(part, tuned, source, tested),
+            },
+            {"plugins": tuned.places["plugins"], "finetuned": tuned.id, **self.sources.test_places(test)},
+            (tuned.id,),
+        )  # fmt: skip
 
 
 def _schedule(spec: ScheduleSpec) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from usbench.data.cohort import Cohort, Rows, digest_of, division_of, rows_tested
 from usbench.data.pack import Pack
-from usbench.data.splits import fold_split, split, test_rows
 from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs.plan import Stage
@@ -70,6 +70,14 @@ class Stages:
             self.packs[path] = Pack(Path(path))
         return self.packs[path]
 
+    @staticmethod
+    def _check_same(images: Rows, expected: str) -> None:
+        if digest_of(images) != expected:
+            names = ", ".join(str(pack.path) for pack, _ in images)
+            raise RunFailed(
+                f"{names} or a split file was changed after the run was planned: run the same command again."
+            )
+
     def _compute(self, identity: dict[str, Any]) -> Any:
         import torch
 
@@ -99,13 +107,15 @@ class Stages:
         from usbench.train.pretrain import pretrain
 
         identity, compute = stage.identity, self._compute(stage.identity)
-        pack = self._pack(stage.places["data"])
-        train, _ = fold_split(pack, identity["fold"])
+        own = [place for place in stage.places["pretrain"] if place[1] is not None]
+        others = [self._pack(path) for path, division in stage.places["pretrain"] if division is None]
+        images = [*Cohort.of(own, self._pack).train(), *((pack, np.arange(pack.count)) for pack in others)]
+        self._check_same(images, identity["images"])
         network, report = self._network(stage, identity)
         feeds: list[Feed] = []
 
         def feed_of(sectors: bool) -> Feed:
-            feeds.append(Feed([(pack, train)], identity["size"], compute.device, sectors=sectors))
+            feeds.append(Feed(images, identity["size"], compute.device, sectors=sectors, unlabelled=others))
             return feeds[0]
 
         facts = pretrain(
@@ -116,7 +126,7 @@ class Stages:
             watcher=watcher,
         )  # fmt: skip
         features = encoder_features(network, feeds[0], compute)
-        return {**facts, "images": len(train), "load": str(report or ""), **feature_spread_and_rankme(features)}
+        return {**facts, "images": feeds[0].count, "load": str(report or ""), **feature_spread_and_rankme(features)}
 
     def _finetune(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         from usbench.data.feed import Feed
@@ -125,8 +135,10 @@ class Stages:
         from usbench.train.loop import Schedule
 
         identity, compute = stage.identity, self._compute(stage.identity)
-        pack = self._pack(stage.places["data"])
-        sides = split(pack, fold=identity["fold"], fraction=stage.row["label_fraction"], seed=identity["seed"])
+        cohort = Cohort.of(stage.places["data"], self._pack)
+        sides = cohort.fraction(stage.row["label_fraction"], identity["seed"])
+        for rows, expected in zip(sides, (identity["labelled"], identity["inner"]), strict=True):
+            self._check_same(rows, expected)
         network, report = self._network(stage, identity)
         inherited: dict[str, Any] = {"pretrain_labels": "none"}
         if stage.places["pretrained"]:
@@ -135,10 +147,7 @@ class Stages:
             facts = self.store.record(stage.places["pretrained"])["facts"]
             inherited = {k: facts[k] for k in ("pretrain_labels", "steps", "images_seen", "pixels_seen")}
             inherited |= {f"pretrain_{k}": facts[k] for k in ("device_seconds", "peak_mib", "spread", "rankme")}
-        feeds = [
-            Feed([(pack, rows)], identity["size"], compute.device, masks=True) if len(rows) else None
-            for rows in (sides.labelled, sides.inner)
-        ]
+        feeds = [Feed(rows, identity["size"], compute.device, masks=True) if rows else None for rows in sides]
         assert feeds[0] is not None
         protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
         facts = finetune(
@@ -147,7 +156,8 @@ class Stages:
             watcher=watcher,
         )  # fmt: skip
         return {
-            **facts, "images": len(sides.labelled), "inner_images": len(sides.inner), "load": str(report or ""),
+            **facts, "images": feeds[0].count, "inner_images": feeds[1].count if feeds[1] else 0,
+            "load": str(report or ""),
             **{f"pretrain_{k}" if k in facts else k: v for k, v in inherited.items()},
         }  # fmt: skip
 
@@ -176,7 +186,8 @@ class Stages:
         model.load_state_dict(weights)
         compute.place(model)
         pack = self._pack(stage.places["test"])
-        rows = test_rows(pack, identity["fold"], inside=stage.places["inside"])
+        rows = rows_tested(pack, division_of(stage.places["division"]), stage.places["which"])
+        self._check_same([(pack, rows)], stage.identity["images"])
         feed = Feed([(pack, rows)], identity["size"], compute.device, masks=True)
         # No lesion is seen outside the insonified region, whatever the network says there.
         masks = predict(model, protocol, feed, pack.size, compute) & pack.plane("sector", rows)

@@ -1,0 +1,237 @@
+"""Several packs in one run: who is trained and tested on; what leaks is refused, and recorded where it was let pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from usbench.data.feed import Feed
+from usbench.data.pack import Pack
+from usbench.data.splits import Division, as_lists, fold_split, split
+from usbench.errors import UsbenchError
+from usbench.hooks import Registry
+from usbench.items import Item
+from usbench.runs.plan import Plan, make_plan
+from usbench.spec import resolve
+
+Scans = Callable[..., Iterator[Item]]
+Write = Callable[..., Path]
+
+
+def plan_of(registry: Registry, settings: dict[str, Any], **changes: Any) -> Plan:
+    return make_plan(registry, resolve({"loss": "simclr", "seeds": [0], **settings, **changes}), lambda *_: None)
+
+
+def rows_of(plan: Plan, loss: str = "simclr") -> dict[str, dict[str, Any]]:
+    """The rows of the tests of a loss, by test set."""
+    return {s.row["test_data"]: s.row for s in plan.stages if s.kind == "evaluate" and s.row["loss"] == loss}
+
+
+def key(plan: Plan, kind: str) -> str:
+    return next(s.key for s in plan.stages if s.kind == kind and s.row["loss"] == "simclr")
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory, make_scans: Scans, make_pack: Write) -> Path:
+    """Another set: two scanners, one unlabelled patient."""
+    items = [
+        replace(item, name=f"s{item.name}", device="old" if int(item.patient[1:]) % 3 == 0 else "new")
+        for item in make_scans(24, seed=5)
+    ]
+    return make_pack(tmp_path_factory.mktemp("second") / "second.h5", items, name="second")
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory, make_scans: Scans, make_pack: Write, tiny_pack: Path) -> Path:
+    """A set of which one image is a training image of `discs`, a little darker."""
+    pack = Pack(tiny_pack)
+    name = str(pack.table.name[fold_split(pack, 0)[0][0]])
+    stolen = next(item for item in make_scans() if item.name == name)
+    changed = replace(stolen, name="stolen", patient="x", video="", image=(stolen.image * 0.85).astype(np.uint8))
+    return make_pack(tmp_path_factory.mktemp("leaky") / "leaky.h5", [*make_scans(8, seed=7), changed], name="leaky")
+
+
+def test_packs_that_are_trained_on_together_are_each_tested_on(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path
+) -> None:
+    plan = plan_of(installed, tiny_settings, data=[f"{tiny_pack}+{second}"])
+    rows = rows_of(plan)
+    assert {name: row["shift"] for name, row in rows.items()} == {"discs": "in", "second": "in", "bright": "out"}
+    assert (
+        {row["train_data"] for row in rows.values()} == {"discs+second"} == {r["pretrain_data"] for r in rows.values()}
+    )
+    alone = plan_of(installed, tiny_settings)
+    assert rows_of(alone)["discs"]["arena"] != rows["discs"]["arena"]
+    assert key(alone, "pretrain") != key(plan, "pretrain")
+
+
+def test_a_device_left_out_is_an_unseen_test_set(
+    installed: Registry, tiny_settings: dict[str, Any], second: Path
+) -> None:
+    plan = plan_of(installed, tiny_settings, data=[str(second)], leave_device="old")
+    assert {name: row["shift"] for name, row in rows_of(plan).items()} == {
+        "second": "in", "second/old": "out", "bright": "out",
+    }  # fmt: skip
+    assert {row["fold"] for row in rows_of(plan).values()} == {"0 without old"}
+    with pytest.raises(UsbenchError, match="unknown device 'odl' in 'second': did you mean 'old'"):
+        plan_of(installed, tiny_settings, data=[str(second)], leave_device="odl")
+
+
+def test_other_packs_are_pretrained_on_whole_and_change_only_the_pretrained_rows(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path
+) -> None:
+    alone, more = plan_of(installed, tiny_settings), plan_of(installed, tiny_settings, pretrain_data=[str(second)])
+    assert rows_of(more)["discs"]["pretrain_data"] == "second"
+    assert key(alone, "pretrain") != key(more, "pretrain")
+    assert rows_of(alone, "none") == rows_of(more, "none")
+    assert rows_of(alone)["discs"]["arena"] == rows_of(more)["discs"]["arena"]
+    assert rows_of(alone)["discs"]["setting"] != rows_of(more)["discs"]["setting"]
+    both = plan_of(installed, tiny_settings, pretrain_data=[str(second), str(tiny_pack)])
+    assert rows_of(both)["discs"]["pretrain_data"] == "second+discs"
+    assert len({key(plan, "pretrain") for plan in (alone, more, both)}) == 3
+
+
+def test_a_target_whose_images_were_pretrained_on_is_transductive_for_the_pretrained_rows_alone(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tiny_target: Path
+) -> None:
+    plan = plan_of(installed, tiny_settings, pretrain_data=[str(tiny_pack), str(tiny_target)])
+    assert rows_of(plan)["bright"]["shift"] == "out-transductive"
+    assert rows_of(plan, "none")["bright"]["shift"] == "out"
+    assert rows_of(plan)["discs"]["shift"] == "in"
+
+
+def test_labels_of_packs_that_are_not_trained_on_are_no_labels(
+    installed: Registry, tiny_settings: dict[str, Any], second: Path
+) -> None:
+    offered = {stage.kind: stage for stage in plan_of(installed, tiny_settings, pretrain_data=[str(second)]).stages}
+    assert offered["pretrain"].places["pretrain"] == [[str(second), None]]
+
+    pack = Pack(second)
+    feed = Feed([(pack, np.arange(pack.count))], 32, torch.device("cpu"), unlabelled=[pack])
+    assert set(feed.label.tolist()) == {-1}
+
+
+@pytest.mark.parametrize("role", ["ood", "data", "pretrain_data"])
+def test_a_near_duplicate_of_a_test_image_is_refused_on_whatever_side_it_is_trained(
+    role: str, installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, leaky: Path
+) -> None:
+    settings = {
+        "ood": {"ood": [str(leaky)]},
+        "data": {"data": [str(leaky)], "ood": [str(tiny_pack)]},
+        "pretrain_data": {"pretrain_data": [str(tiny_pack)], "data": [str(leaky)], "ood": []},
+    }[role]
+    if role != "ood":  # a fold whose training side, or test side, has the stolen image
+        pack, side = Pack(leaky), ("data", "pretrain_data").index(role)
+        stolen = pack.table.name.tolist().index("stolen")
+        settings["fold"] = next(fold for fold in range(5) if stolen in fold_split(pack, fold)[side])
+    with pytest.raises(UsbenchError, match=r"near-duplicate of the test set .*stolen.*--allow-leaks"):
+        plan_of(installed, tiny_settings, **settings)
+    plan = plan_of(installed, tiny_settings, **settings, allow_leaks=True)
+    leaks = {name: row["leaks"] for name, row in rows_of(plan).items()}
+    assert sum(count > 0 for count in leaks.values()) == 1
+    bare = {name: row["leaks"] for name, row in rows_of(plan, "none").items()}
+    assert bare == (dict.fromkeys(leaks, 0) if role == "pretrain_data" else leaks)
+
+
+def test_a_leak_that_was_let_pass_stands_in_the_table_and_the_record(
+    usbench: Callable[..., Any], tiny: list[str], leaky: Path, tmp_path: Path
+) -> None:
+    flags = [*tiny, "--labels", "100", "--out", tmp_path, "--ood", leaky]
+    refused = usbench("run", "--loss", "none", *flags)
+    assert refused.code == 2 and "leave 'leaky' out" in refused.one_sentence()
+    assert not list(tmp_path.rglob("record.json"))
+    said = usbench("run", "--loss", "none", *flags, "--allow-leaks")
+    assert said.code == 0, said.err
+    assert "Let pass by --allow-leaks" in said.out
+    table = pd.read_csv(next(tmp_path.glob("*/leaderboard.csv")))
+    assert (table[table.test_data == "leaky"].leaks > 0).all()
+    assert (table[table.test_data != "leaky"].leaks == 0).all()
+    spec = json.loads(next(tmp_path.glob("*/run.json")).read_text())["spec"]
+    assert spec["allow_leaks"] is True
+
+
+@pytest.fixture
+def lists(tiny_pack: Path) -> dict[str, list[str]]:
+    pack = Pack(tiny_pack)
+    return as_lists(pack, split(pack, Division(1), fraction=100, seed=0))
+
+
+def test_a_written_split_gives_the_same_sides_when_it_is_read(
+    usbench: Callable[..., Any], installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "split.json"
+    assert usbench("data", "splits", tiny_pack, "--fold", 2, "-o", file).code == 0
+    settings = {**tiny_settings, "labels": [100], "ood": []}
+    frozen, fold = plan_of(installed, settings, split=[str(file)]), plan_of(installed, settings, fold=2)
+    assert [key(frozen, kind) for kind in ("pretrain", "finetune")] == [key(fold, k) for k in ("pretrain", "finetune")]
+    assert rows_of(frozen)["discs"]["fold"].startswith("split:")
+
+
+def test_a_split_file_decides_who_is_trained_and_tested_on(
+    usbench: Callable[..., Any], tiny: list[str], tmp_path: Path, lists: dict[str, list[str]]
+) -> None:
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(lists["test"]))  # a plain list is the test set
+    said = usbench("run", "--loss", "none", *tiny, "--labels", "100", "--split", file, "--out", tmp_path / "o")
+    assert said.code == 0, said.err
+    scores = [
+        pd.read_csv(path.with_name("scores.csv"))
+        for path in (tmp_path / "o").glob("stages/evaluate-*/record.json")
+        if json.loads(path.read_text())["row"]["test_data"] == "discs"
+    ]
+    assert scores and all(set(table.name) == set(lists["test"]) for table in scores)
+
+
+def test_a_split_file_that_cuts_a_patient_is_refused_unless_that_is_allowed(
+    installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path, lists: dict[str, list[str]]
+) -> None:
+    file = tmp_path / "split.json"
+    moved = lists["test"].pop()
+    file.write_text(json.dumps({**lists, "train": [*lists["train"], moved]}))
+    with pytest.raises(UsbenchError, match=f"two sides.*{moved[:4]}.*--allow-leaks"):
+        plan_of(installed, tiny_settings, split=[str(file)])
+    plan = plan_of(installed, tiny_settings, split=[str(file)], allow_leaks=True)
+    assert rows_of(plan)["discs"]["leaks"] == 1 == rows_of(plan, "none")["discs"]["leaks"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not JSON"),
+        ("3", "has no lists 'train' and 'test'"),
+        ('{"train": ["p000-0"]}', "has no lists"),
+        ('{"train": ["p000-0"], "test": "p001-0"}', "'test' in .* is not a list of names"),
+        ('{"train": ["p000-0"], "test": []}', "nobody to test on"),
+        ('{"train": [], "test": ["p001-0"]}', "nobody to train on"),
+        ('{"train": ["p000-0"], "test": ["p000-0"]}', "'p000-0' stands twice"),
+        ('{"train": ["p000-0"], "test": ["p001-x"]}', "unknown image 'p001-x'.*did you mean 'p001-"),
+        ('{"train": ["p000-0"], "tests": ["p001-0"], "test": ["p001-1"]}', "unknown side 'tests'"),
+    ],
+)
+def test_a_bad_split_file_is_one_sentence(
+    text: str, words: str, installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(UsbenchError, match=words):
+        plan_of(installed, tiny_settings, split=[str(tmp_path / "split.json")])
+
+
+def test_with_several_packs_a_split_file_says_whose_it_is(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path, tmp_path: Path,
+    lists: dict[str, list[str]],
+) -> None:  # fmt: skip
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps(lists))
+    data = [str(tiny_pack), str(second)]
+    with pytest.raises(UsbenchError, match="say whose it is, for example discs="):
+        plan_of(installed, tiny_settings, data=data, split=[str(file)])
+    rows = rows_of(plan_of(installed, tiny_settings, data=data, split=[f"discs={file}"]))
+    assert all(row["fold"].startswith("split:") and row["fold"].endswith(" 0") for row in rows.values())

@@ -1,0 +1,181 @@
+"""The packs of a run: who is trained on, pretrained on and tested on, and what of it leaks. Needs no torch."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, rows_tested
+from usbench.data.frozen import read_split
+from usbench.data.home import Progress, find_pack, options_of, stored_pack
+from usbench.data.leaks import find_leak
+from usbench.data.pack import Pack
+from usbench.data.splits import Division
+from usbench.errors import UsbenchError, unknown
+from usbench.hooks import Registry
+from usbench.spec import Choice, RunSpec
+
+IN, OUT, TRANSDUCTIVE = "in", "out", "out-transductive"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A test set: which rows of which pack, what it is called, and whether training knows its distribution."""
+
+    pack: Pack
+    division: Division
+    which: str
+    name: str
+    shift: str
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """Its annotated images."""
+        return rows_tested(self.pack, self.division, self.which)
+
+
+class Sources:
+    """Resolves the data of a spec; refuses what cannot be tested on, or leaks."""
+
+    def __init__(self, registry: Registry, spec: RunSpec, progress: Progress) -> None:
+        self.spec, self.progress = spec, progress
+        for text in (*spec.data, *spec.ood, *spec.pretrain_data):
+            if not text.endswith(".h5") and stored_pack(text) is None:
+                options_of(registry.get("dataset", Choice.parse(text).name), Choice.parse(text))
+        data, ood, more = (
+            [find_pack(registry, text, progress) for text in texts]
+            for texts in (spec.data, spec.ood, spec.pretrain_data)
+        )
+        _refuse_twice([*data, *ood])
+        self.split_files = _split_files(spec, data)
+        self.cohort = Cohort(tuple((pack, self._division(pack)) for pack in data))
+        self.others = self._others(data, more)
+        self.pretrained = [pack.name for pack in more] or [pack.name for pack in data]
+        self._seen = {pack.digest for pack in self.others}
+        self.tests = [*self._inside(), *(Tested(pack, Division(), ALL, pack.name, OUT) for pack in ood)]
+        self._check_tests()
+
+    def _division(self, pack: Pack) -> Division:
+        file = self.split_files.get(pack.name)
+        return Division(self.spec.fold, read_split(Path(file)) if file else None, self.spec.leave_device)
+
+    def _others(self, data: list[Pack], more: list[Pack]) -> list[Pack]:
+        """The packs that are pretrained on and not trained on."""
+        own = {pack.digest for pack in data}
+        return [pack for pack in more if pack.digest not in own]
+
+    def _inside(self) -> list[Tested]:
+        """The test parts of the packs that are trained on, and the device that is left out of them."""
+        tests = [Tested(pack, division, TEST, pack.name, IN) for pack, division in self.cohort.parts]
+        if device := self.spec.leave_device:
+            holding = [(pack, d) for pack, d in self.cohort.parts if device in set(pack.table.device)]
+            if not holding:
+                known = {str(name) for pack in self.cohort.packs for name in pack.table.device if name}
+                if not known:
+                    raise UsbenchError(f"--leave-device {device}: '{self.cohort.name}' does not say which device.")
+                raise unknown("device", device, known, where=f"in '{self.cohort.name}'")
+            tests += [Tested(pack, d, UNSEEN, f"{pack.name}/{device}", OUT) for pack, d in holding]
+        return tests
+
+    def _check_tests(self) -> None:
+        for test in self.tests:
+            if not len(test.rows):
+                mend = " leave it out of --ood" if test.which == ALL else " name another fold or another set"
+                raise UsbenchError(f"'{test.name}' has no annotated image to test on:{mend}.")
+
+    @functools.cached_property
+    def train(self) -> Rows:
+        """Every training image of the packs that are trained on."""
+        return self.cohort.train()
+
+    @functools.cached_property
+    def pretrain(self) -> Rows:
+        """What is pretrained on: the training images, unless other packs were named; those count whole."""
+        own = [(pack, rows) for pack, rows in self.train if pack.name in self.pretrained]
+        return [*own, *((pack, np.arange(pack.count)) for pack in self.others)]
+
+    @functools.cache  # noqa: B019 - lives as long as the planning
+    def fraction(self, fraction: float, seed: int) -> tuple[Rows, Rows]:
+        """(labelled, inner) of a label fraction."""
+        labelled, inner = self.cohort.fraction(fraction, seed)
+        if not labelled:
+            raise UsbenchError(f"'{self.cohort.name}' has no annotated training image in fold {self.label}.")
+        return labelled, inner
+
+    @property
+    def label(self) -> str:
+        """What decided the sides, as it stands in tables."""
+        return " ".join(dict.fromkeys(division.label for _, division in self.cohort.parts))
+
+    def shift(self, test: Tested, *, pretrained: bool) -> str:
+        """How far a test set is from training: a target whose images were pretrained on is no unseen one."""
+        return TRANSDUCTIVE if pretrained and test.pack.digest in self._seen else test.shift
+
+    def pretraining_offers(self) -> set[str]:
+        """What a loss or an augmentation can ask of the images; labels of packs that are not trained on are ignored."""
+        own = [pack.capabilities() for pack, _ in self.train if pack.name in self.pretrained]
+        return set().union(*own, *(pack.capabilities() - {"label"} for pack in self.others))
+
+    def places(self) -> dict[str, Any]:
+        """Where a worker finds the same images to train on."""
+        plain = self.cohort.plain(self.split_files)
+        own = [place for place, pack in zip(plain, self.cohort.packs, strict=True) if pack.name in self.pretrained]
+        return {"data": plain, "pretrain": [*own, *([str(pack.path), None] for pack in self.others)]}
+
+    def test_places(self, test: Tested) -> dict[str, Any]:
+        """Where a worker finds the same images to test on."""
+        (division,) = [d for p, d in self.cohort.plain(self.split_files) if p == str(test.pack.path)] or [None]
+        return {"test": str(test.pack.path), "division": division, "which": test.which}
+
+    def leaks(self) -> dict[tuple[str, bool], int]:
+        """(test set, whether pretrained) → how many images of training stand in it too; refused unless allowed."""
+        found: dict[tuple[str, bool], int] = {}
+        for test in self.tests:
+            trained = sum(self._leak(pack, rows, test) for pack, rows in self.train)
+            others = [pack for pack in self.others if pack.digest != test.pack.digest]
+            found[test.name, False] = trained
+            found[test.name, True] = trained + sum(self._leak(pack, np.arange(pack.count), test) for pack in others)
+        return found
+
+    def _leak(self, pack: Pack, rows: np.ndarray, test: Tested) -> int:
+        if pack is test.pack:
+            frozen = test.division.frozen
+            if frozen is None:
+                return 0  # its splits keep groups together
+            if not self.spec.allow_leaks:
+                frozen.refuse_crossing(pack)
+            return len(np.intersect1d(frozen.crossing(pack), rows))
+        leak = find_leak(pack, rows, test.pack, test.rows, self.progress)
+        if leak is not None and not self.spec.allow_leaks:
+            raise leak.refusal()
+        return 0 if leak is None else len(leak.rows)
+
+
+def _refuse_twice(packs: list[Pack]) -> None:
+    names = [pack.name for pack in packs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsbenchError(f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on.")
+
+
+def _split_files(spec: RunSpec, data: list[Pack]) -> dict[str, str]:
+    """The split file of each pack that has one: FILE for a single pack, PACK=FILE for several."""
+    names = [pack.name for pack in data]
+    files: dict[str, str] = {}
+    for text in spec.split:
+        name, equals, path = text.partition("=")
+        if not equals and len(data) > 1:
+            raise UsbenchError(f"--split {text}: with several packs say whose it is, for example {names[0]}={text}.")
+        if not equals:
+            name, path = names[0], text
+        if name not in names:
+            raise unknown("pack", name, names, where=f"of --split {text}")
+        if name in files:
+            raise UsbenchError(f"'{name}' has two split files: give one.")
+        files[name] = path
+    if files and spec.fold:
+        raise UsbenchError(f"--split {spec.split[0]} and --fold {spec.fold} exclude each other: give one.")
+    return files
