@@ -15,6 +15,6 @@ def usbench_datasets(register):
     register(
         "clips",
         "usbench_folder.clips:Clips",
-        summary="your own: a folder of frames a clip, below a folder a class where there are classes",
-        options={**own, "fps": 0.0},
+        summary="your own: a folder of frames or a video file a clip, below a folder a class where there are classes",
+        options={**own, "fps": 0.0, "every": 1},
     )

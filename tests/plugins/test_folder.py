@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from miniature import box, grey, save
@@ -75,3 +77,47 @@ def test_a_clip_is_a_folder_of_frames_in_the_order_of_their_numbers(deep: bool, 
     assert list(items) == [f"{prefix}{clip}/x5_{frame}" for clip in ("one", "two") for frame in (1, 2, 10)]
     last = items[f"{prefix}two/x5_10"]
     assert (last.video, last.frame, last.time, last.label) == (f"{prefix}two", 10, 1.0, 0 if deep else -1)
+
+
+def film(path: Path, count: int = 12, fps: int = 6) -> Path:
+    """A video of frames that brighten."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64), 40 + 10 * number, np.uint8), format="gray")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_file_is_a_clip_with_its_own_times(tmp_path: Path, read: Any) -> None:
+    film(tmp_path / "lung/deep.mp4")
+    film(tmp_path / "heart/short.avi", count=5)
+    save(tmp_path / "heart/frames/f_1.png", grey(1, (48, 64)))
+    items = read("clips", tmp_path, every=2)
+    assert list(items) == [
+        "heart/frames/f_1", *(f"heart/short/{n}" for n in (0, 2, 4)), *(f"lung/deep/{n}" for n in (0, 2, 4, 6, 8, 10))
+    ]  # fmt: skip
+    assert read.last.classes == ("heart", "lung")
+    item = items["lung/deep/6"]
+    assert (item.video, item.frame, item.fps, item.label) == ("lung/deep", 6, 6.0, 1)
+    assert item.time == pytest.approx(1.0) and item.image.shape == (48, 64)
+    assert abs(float(item.image.mean()) - 100) < 4
+
+
+def test_a_video_that_cannot_be_decoded_is_named_or_left_out(tmp_path: Path, imported: Callable[..., Any]) -> None:
+    film(tmp_path / "good.mp4")
+    (tmp_path / "bad.mp4").write_bytes(b"no video at all")
+    assert "'bad.mp4' cannot be used" in imported("clips", tmp_path).one_sentence()
+    pack = imported("clips", tmp_path, "--skip-broken")
+    assert pack.count == 12 and list(pack.skipped[1]) == ["bad.mp4"]
+
+
+def test_without_the_video_extra_a_video_says_what_to_install(
+    tmp_path: Path, imported: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film(tmp_path / "good.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "pip install 'usbench[video]'" in imported("clips", tmp_path).one_sentence()
