@@ -51,6 +51,8 @@ def test_info_counts_what_a_slow_look_counts(
     sides = facts["splits"]["100"]
     assert sides["train"] + sides["test"] == 40 and sides["labelled"] + sides["inner"] == sides["train"]
     assert facts["splits"]["20"]["labelled"] < facts["splits"]["50"]["labelled"] < sides["labelled"] + sides["inner"]
+    assert set(facts["test_folds"]) == set("01234") and sum(facts["test_folds"].values()) == 40
+    assert facts["without_device"] == {}
     shown = usbench("data", "info", "discs").out
     assert "benign 16" in shown and "patients   20" in shown and facts["digest"] in shown
 
@@ -73,3 +75,16 @@ def test_check_reads_the_whole_pack(
     said = usbench("data", "check", path)
     assert said.code == 1 and "was changed" in said.one_sentence()
     assert usbench("data", "check", home / "absent.h5").code == 2
+
+
+def test_info_says_who_is_left_without_each_device(
+    home: Path, usbench: Callable[..., Any], make_pack: Callable[..., Path], make_scans: Callable[..., Any]
+) -> None:
+    items = list(make_scans(20))
+    for item in items:
+        item.device = "old" if item.patient < "p006" else "new"
+    make_pack(home / "discs.h5", iter(items), name="discs")
+    facts = json.loads(usbench("data", "info", "discs", "--json").out)["without_device"]
+    assert {device: sides["unseen"] for device, sides in facts.items()} == {"old": 12, "new": 28}
+    assert all(sum(sides.values()) == 40 for sides in facts.values())
+    assert "without    old: train" in usbench("data", "info", "discs").out

@@ -97,3 +97,17 @@ def test_the_command_lists_clusters_for_people_and_for_programs(usbench: Callabl
     said = usbench("data", "leaks", *paths)
     assert said.code == 0 and "labels conflict: one/a (benign), two/c (malignant)" in said.out
     assert json.loads(usbench("data", "leaks", *paths, "--json").out) == [["one/a", "two/c"]]
+
+
+def test_the_contact_sheet_shows_what_was_found_or_says_that_there_is_nothing(
+    usbench: Callable[..., Any], tmp_path: Path
+) -> None:
+    pack_of(tmp_path / "one.h5", {"a": scan(1), "b": scan(2), "c": jpeg(scan(1))})
+    pack_of(tmp_path / "two.h5", {"d": scan(3)})
+    sheet = tmp_path / "sheet.png"
+    assert usbench("data", "leaks", tmp_path / "one.h5", "-o", sheet).code == 0
+    assert Image.open(sheet).size[0] > 1000
+    sheet.unlink()
+    assert "no near-duplicates" in usbench("data", "leaks", tmp_path / "two.h5", "-o", sheet).one_sentence()
+    assert "cannot be written" in usbench("data", "leaks", tmp_path / "one.h5", "-o", tmp_path).one_sentence()
+    assert not sheet.exists()

@@ -133,6 +133,27 @@ def test_an_import_that_fails_leaves_nothing_behind_and_keeps_what_was_there(tmp
     assert Pack(tmp_path / "p.h5").digest == before
 
 
+def test_a_pack_that_is_being_written_is_no_pack_yet(tmp_path: Path, make_scans: Callable[..., Iterator[Item]]) -> None:
+    path, seen = tmp_path / "x.h5", []
+
+    def items() -> Iterator[Item]:
+        for item in make_scans(5):
+            yield item
+            (half,) = tmp_path.glob(".*.part")
+            for name, words in ((path, "there is no pack"), (half, "is not a complete pack")):
+                with pytest.raises(UsbenchError, match=words):
+                    Pack(name)
+                seen.append(name)
+
+    write_pack(
+        path,
+        items(),
+        size=64,
+        attributes=dict.fromkeys(("dataset", "source", "licence", "citation", "importer", "version"), "x"),
+    )
+    assert len(seen) == 20 and Pack(path).count == 10
+
+
 @pytest.mark.parametrize(
     ("items", "words"),
     [

@@ -55,7 +55,7 @@ def _sheet(clusters: list[tuple[list, list[str], str]], path: Path) -> None:
     from usbench.report.figures import contact_sheet
 
     tiles: list[tuple[np.ndarray, str]] = [
-        (pack.images[row], f"{number}: {label_of((pack, row))} {text.rpartition('/')[2]}")
+        (pack.images[row], f"{number}: {text.rpartition('/')[2]}\n{label_of((pack, row)) or 'unknown'} in {pack.name}")
         for members, texts, number in clusters
         for text, (pack, row) in zip(texts, members, strict=True)
     ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from usbench.data.pack import Pack
-from usbench.data.splits import Division, split
+from usbench.data.splits import Division, divide, fold_split, split
 from usbench.errors import UsbenchError
 
 FRACTIONS = (20, 50, 100)
@@ -27,7 +29,7 @@ def listed(path: Path) -> dict[str, Any]:
 
 
 def described(pack: Pack) -> dict[str, Any]:
-    """Everything that can be counted in a pack, and its splits of fold 0 and seed 0."""
+    """Everything that can be counted in a pack, its test folds, and its splits of fold 0 and seed 0."""
     table = pack.table
     lesions, sector = _planes(pack)
     count, reasons = pack.skipped
@@ -38,7 +40,8 @@ def described(pack: Pack) -> dict[str, Any]:
         **{f"{field}s": _distinct(table[field]) for field in ("patient", "video", "group")},
         **{f"{field}s": _counts(table[field]) for field in ("device", "tag")},
         "folds": {str(k): int(v) for k, v in table.fold[table.fold >= 0].value_counts().sort_index().items()},
-        **{"sector_share": round(sector, 4), "splits": _splits(pack)},
+        **{"sector_share": round(sector, 4), "splits": _splits(pack), "test_folds": _test_folds(pack)},
+        "without_device": _without_device(pack),
         "skipped": {"count": count, "reasons": reasons},
         **{key: str(pack.attributes[key]) for key in ORIGIN},
         "digest": pack.digest,
@@ -58,8 +61,11 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     if "trouble" in facts["splits"]:
         yield f"  splits     {facts['splits']['trouble']}"
     else:
+        yield f"  test folds {_joined(facts['test_folds'])}"
         for fraction, sides in facts["splits"].items():
             yield f"  {fraction:>3} %      {_joined(sides)}"
+    for device, sides in facts["without_device"].items():
+        yield f"  without    {device}: {sides.get('trouble') or _joined(sides)}"
     if facts["skipped"]["count"]:
         yield f"  left out   {facts['skipped']['count']}"
         reasons = list(facts["skipped"]["reasons"].values())
@@ -98,6 +104,29 @@ def _splits(pack: Pack) -> dict[str, Any]:
         return {"trouble": str(error)}
     sides = ("train", "labelled", "inner", "test")
     return {str(fraction): {side: len(getattr(part, side)) for side in sides} for fraction, part in parts.items()}
+
+
+def _test_folds(pack: Pack) -> dict[str, int]:
+    """Images of each test fold, after those that share a group with one have joined it."""
+    sizes: dict[str, int] = {}
+    with suppress(UsbenchError):  # the first fold that does not exist
+        for fold in itertools.count():
+            sizes[str(fold)] = len(fold_split(pack, fold)[1])
+    return sizes
+
+
+def _without_device(pack: Pack) -> dict[str, dict[str, Any]]:
+    """The sides of fold 0 where a device is left out, for each of several devices."""
+    devices = sorted({str(name) for name in pack.table.device if name})
+    found: dict[str, dict[str, Any]] = {}
+    for device in devices if len(devices) > 1 else []:
+        try:
+            sides = divide(pack, Division(device=device))
+        except UsbenchError as error:
+            found[device] = {"trouble": str(error)}
+        else:
+            found[device] = {side: len(getattr(sides, side)) for side in ("train", "test", "unseen")}
+    return found
 
 
 def _joined(counts: dict[str, int]) -> str:

@@ -22,7 +22,6 @@ from usbench.data.likeness import REVISION, SIDE, near_duplicates, thumbnails
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 
-SHOWN = 1000  # images that are compared before progress is shown
 Member = tuple[Pack, int]  # an image by its pack and row
 
 
@@ -77,7 +76,7 @@ def alike_within(pack: Pack) -> np.ndarray:
     return _cached(f"{pack.digest}-within", lambda: near_duplicates(_thumbs(pack), videos=pack.table.video.tolist()))
 
 
-def alike_across(first: Pack, second: Pack) -> np.ndarray:
+def alike_across(first: Pack, second: Pack, progress: Progress = lambda *_: None) -> np.ndarray:
     """(n, 2) the near-duplicates between two packs: a row of the first, a row of the second."""
     if first.generated or second.generated:
         return np.empty((0, 2), np.int64)
@@ -85,7 +84,15 @@ def alike_across(first: Pack, second: Pack) -> np.ndarray:
         inside = alike_within(first)
         return np.concatenate([np.arange(first.count)[:, None].repeat(2, axis=1), inside, inside[:, ::-1]])
     one, two = sorted((first, second), key=lambda pack: pack.digest)
-    pairs = _cached(f"{one.digest}-{two.digest}", lambda: near_duplicates(_thumbs(one), _thumbs(two)))
+    what, count = f"the comparison of {first.name} with {second.name}", first.count + second.count
+
+    def compare() -> np.ndarray:
+        progress(what, 0, count)
+        found = near_duplicates(_thumbs(one), _thumbs(two))
+        progress(what, count, count)
+        return found
+
+    pairs = _cached(f"{one.digest}-{two.digest}", compare)
     return pairs if one is first else pairs[:, ::-1]
 
 
@@ -93,12 +100,7 @@ def find_leak(
     train: Pack, train_rows: np.ndarray, test: Pack, test_rows: np.ndarray, progress: Progress
 ) -> Leak | None:
     """What of one pack's rows stands, by a chain of group and likeness, among another's; nothing where all is well."""
-    count = train.count + test.count
-    if count > SHOWN:
-        progress(f"the comparison of {train.name} with {test.name}", 0, count)
-    pairs = alike_across(train, test)
-    if count > SHOWN:
-        progress(f"the comparison of {train.name} with {test.name}", count, count)
+    pairs = alike_across(train, test, progress)
     of, to = train.table.group.to_numpy(), test.table.group.to_numpy()
     pairs = pairs[np.isin(of[pairs[:, 0]], of[train_rows]) & np.isin(to[pairs[:, 1]], to[test_rows])]
     if not len(pairs):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from usbench.data.pack import Pack
+from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import unpack_masks
 from usbench.report.leaderboard import Cell, pooled
 from usbench.runs.store import Store
@@ -26,6 +27,19 @@ def _pyplot() -> Any:
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 130})
     return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a picture whole or not at all, and let go of it."""
+    temporary, form = path.with_name(f".{path.name}.tmp"), path.suffix.removeprefix(".").lower() or "png"
+    try:
+        if form not in (known := figure.canvas.get_supported_filetypes()):
+            raise UsbenchError(f"a picture cannot be written as '{form}': use {', '.join(sorted(known))}.")
+        figure.savefig(temporary, format=form)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _pyplot().close(figure)
 
 
 def masks_of(folder: Path) -> np.ndarray:
@@ -69,8 +83,7 @@ def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], 
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False)
     figure.suptitle(f"{row[0].row['label_fraction']:g} % of the labels", fontsize=10)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
-    figure.savefig(path)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
@@ -89,8 +102,7 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
         if chosen:
             axis.legend(frameon=False, fontsize=6, ncol=1 if len(chosen) < 10 else 2)
     figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
@@ -118,8 +130,7 @@ def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
     axes[0].set_ylabel("mean Dice, 95 % interval")
     axes[0].legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, path: Path, outlines: Any = None) -> None:
@@ -136,6 +147,5 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, path: P
         axis.set_title(caption, fontsize=6, pad=2)
         if outlines is not None and outlines[place] is not None and outlines[place].any():
             axis.contour(outlines[place], [0.5], colors=TRUTH, linewidths=0.8)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.95, 0.04, 0.12)
-    figure.savefig(path)
-    plt.close(figure)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.15 / rows, 0.04, 0.12)
+    _save(figure, path)
