@@ -10,9 +10,9 @@ FREQUENCY = {
     "band": 0.5, "band_width": (0.05, 0.25), "cut": 0.2, "mix": 0.5, "mix_size": 0.1, "gain": 0.3,
 }  # fmt: skip
 
-BAND_STOP = {"band_width": (0.05, 0.25), "lowest": 0.05, "p": 0.8}
+BAND_STOP = {"band_width": (0.03, 0.15), "lowest": 0.08, "p": 0.8}
 AMPLITUDE_MIX = {"share": (0.0, 1.0), "reach": (0.01, 0.06)}
-PHASE_JITTER = {"strength": (0.0, 0.6), "reach": 0.04}
+PHASE_JITTER = {"strength": (0.0, 0.4), "reach": 0.04}
 
 
 @hookimpl

@@ -25,6 +25,13 @@ class Inside(Augmentation):
         return changed if sector is None else torch.where(sector, changed, images)
 
 
+def mean_inside(images: Tensor, sector: Tensor | None) -> Tensor:
+    """(n, 1, 1, 1) the mean grey of each image's sector."""
+    if sector is None:
+        return images.mean((2, 3), keepdim=True)
+    return (images * sector).sum((2, 3), keepdim=True) / sector.sum((2, 3), keepdim=True).clamp_min(1)
+
+
 def column(values: Tensor) -> Tensor:
     """(n,) → (n, 1, 1, 1): a number for each image."""
     return values.view(-1, 1, 1, 1)

@@ -8,9 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from usbench_freq.inside import Inside
+from usbench_freq.inside import Inside, mean_inside
 from usbench_freq.options import probability, within
 from usbench_freq.spectrum import lowest, partners, plane_waves, radius
+
+
+def _spectrum(images: Tensor, sector: Tensor | None) -> Tensor:
+    """Of the tissue: the outside is its mean grey here, else the sector's outline would rule the spectrum."""
+    tissue = images if sector is None else torch.where(sector, images, mean_inside(images, sector))
+    return torch.fft.rfft2(tissue[:, 0])
 
 
 def _back(spectrum: Tensor, images: Tensor) -> Tensor:
@@ -26,7 +32,7 @@ class BandStop(Inside):
         p: how often a view is changed.
     """
 
-    def __init__(self, band_width: tuple[float, float] = (0.05, 0.25), lowest: float = 0.05, p: float = 0.8) -> None:
+    def __init__(self, band_width: tuple[float, float] = (0.03, 0.15), lowest: float = 0.08, p: float = 0.8) -> None:
         super().__init__()
         within(0, 1, band_width=band_width)
         if not 0 < lowest < 1:
@@ -46,7 +52,7 @@ class BandStop(Inside):
         """Keep every frequency but the ring's."""
         at = radius(*images.shape[-2:], images.device)
         stopped = (at >= drawn["first"][:, None, None]) & (at < drawn["last"][:, None, None])
-        return _back(torch.fft.rfft2(images[:, 0]).masked_fill_(stopped, 0), images)
+        return _back(_spectrum(images, sector).masked_fill_(stopped, 0), images)
 
 
 class AmplitudeMix(Inside):
@@ -76,7 +82,7 @@ class AmplitudeMix(Inside):
         """Only the corner of the spectrum that the largest square covers is worked on."""
         height, width = images.shape[-2:]
         side = min(height, width)
-        spectrum = torch.fft.rfft2(images[:, 0])
+        spectrum = _spectrum(images, sector)
         most, partner = int(self.reach[1] * side), drawn["partner"].long()
         reach = (drawn["reach"] * side).floor().view(-1, 1, 1)
         across = torch.arange(min(most + 1, spectrum.shape[2]), device=images.device)
@@ -103,7 +109,7 @@ class PhaseJitter(Inside):
 
     waves = 6
 
-    def __init__(self, strength: tuple[float, float] = (0.0, 0.6), reach: float = 0.04) -> None:
+    def __init__(self, strength: tuple[float, float] = (0.0, 0.4), reach: float = 0.04) -> None:
         super().__init__()
         within(0, np.pi, strength=strength)
         if not 0 < reach <= 0.5:
@@ -127,4 +133,4 @@ class PhaseJitter(Inside):
         down = move[..., :1] * torch.fft.fftfreq(height, device=images.device)
         across = move[..., 1:] * torch.fft.rfftfreq(width, device=images.device)
         theta = plane_waves(down, across, drawn["amplitude"][..., None]).imag
-        return _back(torch.fft.rfft2(images[:, 0]).mul_(torch.polar(torch.ones_like(theta), theta)), images)
+        return _back(_spectrum(images, sector).mul_(torch.polar(torch.ones_like(theta), theta)), images)

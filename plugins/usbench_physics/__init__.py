@@ -9,15 +9,15 @@ CUTOUT = "DeVries & Taylor, 2017, https://arxiv.org/abs/1708.04552"
 
 STEPS = {
     "speckle": (
-        "texture:Speckle", {"strength": (0.0, 0.6), "grain": (0.015, 0.04)}, "",
+        "texture:Speckle", {"strength": (0.0, 0.4), "grain": (0.012, 0.03)}, "",
         "multiplicative Rayleigh noise of a drawn strength and grain, wider than deep",
     ),
     "blur": (
-        "texture:Blur", {"sigma": (0.002, 0.012), "p": 0.5}, "",
+        "texture:Blur", {"sigma": (0.002, 0.01), "p": 0.5}, "",
         "Gaussian blur of a drawn width, in which the black outside has no part",
     ),
     "tgc": (
-        "depth:TGC", {"strength": (0.0, 0.5), "sliders": 6}, "",
+        "depth:TGC", {"strength": (0.0, 0.7), "sliders": 6}, "",
         "time-gain compensation: a smooth random gain over depth",
     ),
     "attenuation": (
@@ -25,12 +25,12 @@ STEPS = {
         "exponential decay or enhancement with depth from the top of the sector",
     ),
     "shadow": (
-        "depth:Shadow", {"strength": (0.3, 0.8), "width": (0.04, 0.15), "spread": (0.0, 0.15), "p": 0.7}, "",
+        "depth:Shadow", {"strength": (0.3, 0.8), "width": (0.05, 0.2), "spread": (0.0, 0.15), "p": 0.7}, "",
         "an acoustic shadow: what lies below a drawn point is darkened, with soft edges",
     ),
     "gain": (
         "display:Gain",
-        {"brightness": 0.2, "contrast": 0.3, "gamma": 0.3, "dynamic_range": 0.15, "p": 1.0}, "",
+        {"brightness": 0.2, "contrast": 0.3, "gamma": 0.25, "dynamic_range": 0.1, "p": 1.0}, "",
         "the display's dynamic range, gamma, contrast and brightness",
     ),
     "sector-crop": (
@@ -50,7 +50,7 @@ def usbench_augmentations(register):
         register(name, f"usbench_physics.{factory}", options=options, reference=reference, summary=summary)
     register(
         "simclr", "usbench_physics.recipes:simclr", reference=SIMCLR,
-        options={"scale": (0.08, 1.0), "strength": 1.0, "blur": 0.5},
+        options={"scale": (0.08, 1.0), "strength": 0.5, "blur": 0.5},
         summary="resized crop, flip, brightness and contrast, blur: what of SimCLR's recipe a grey image can have",
     )  # fmt: skip
     register(

@@ -31,7 +31,7 @@ class TGC(Inside):
         sliders: how many there are from the top of the sector to its bottom.
     """
 
-    def __init__(self, strength: tuple[float, float] = (0.0, 0.5), sliders: int = 6) -> None:
+    def __init__(self, strength: tuple[float, float] = (0.0, 0.7), sliders: int = 6) -> None:
         super().__init__()
         within(0, 2, strength=strength)
         if not sliders >= 2:
@@ -88,7 +88,7 @@ class Shadow(Inside):
     def __init__(
         self,
         strength: tuple[float, float] = (0.3, 0.8),
-        width: tuple[float, float] = (0.04, 0.15),
+        width: tuple[float, float] = (0.05, 0.2),
         spread: tuple[float, float] = (0.0, 0.15),
         p: float = 0.7,
     ) -> None:
@@ -108,7 +108,7 @@ class Shadow(Inside):
             "lean": lean,
             "width": rng.uniform(*self.width, n),
             "spread": rng.uniform(*self.spread, n),
-            "softness": rng.uniform(0.15, 0.4, n),
+            "softness": rng.uniform(0.3, 0.7, n),
             "strength": rng.uniform(*self.strength, n) * (rng.random(n) < self.p),
         }
 
@@ -121,5 +121,5 @@ class Shadow(Inside):
         away = (x - column(drawn["top"][:, 0]) - column(drawn["lean"]) * below).abs()
         soft = column(drawn["softness"]) * half
         beside = torch.sigmoid((half - away) / (soft / 2).clamp_min(1e-3))
-        onset = torch.sigmoid(below / 0.03)
+        onset = torch.sigmoid(below / 0.05)
         return images * (1 - column(drawn["strength"]) * beside * onset)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
-from usbench_freq.inside import Inside, column
+from usbench_freq.inside import Inside, column, mean_inside
 from usbench_freq.options import probability
 
 
@@ -28,8 +28,8 @@ class Gain(Inside):
         self,
         brightness: float = 0.2,
         contrast: float = 0.3,
-        gamma: float = 0.3,
-        dynamic_range: float = 0.15,
+        gamma: float = 0.25,
+        dynamic_range: float = 0.1,
         p: float = 1.0,
     ) -> None:
         super().__init__()
@@ -59,11 +59,4 @@ class Gain(Inside):
         stretch, gamma, contrast, gain = (column(drawn[name]) for name in ("stretch", "gamma", "contrast", "gain"))
         bent = (1 - (1 - images) * stretch).clamp_min(0).pow(gamma)
         middle = mean_inside(bent, sector)
-        return (middle + (bent - middle) * contrast).clamp(0, 1) * gain
-
-
-def mean_inside(images: Tensor, sector: Tensor | None) -> Tensor:
-    """(n, 1, 1, 1) the mean grey of each image's sector."""
-    if sector is None:
-        return images.mean((2, 3), keepdim=True)
-    return (images * sector).sum((2, 3), keepdim=True) / sector.sum((2, 3), keepdim=True).clamp_min(1)
+        return (middle + (bent - middle) * contrast) * gain

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from usbench_freq.inside import Inside
+from usbench_freq.inside import Inside, mean_inside
 from usbench_freq.options import probability, within
-
-from usbench_physics.display import mean_inside
 
 
 class Cutout(Inside):

@@ -25,10 +25,10 @@ class Speckle(Inside):
         grain: depth of a speckle spot at half its height, as a share of the view's side; a spot is twice as wide.
     """
 
-    waves = 64
+    waves = 48
     lateral = 2.0  # how much wider than deep a spot is
 
-    def __init__(self, strength: tuple[float, float] = (0.0, 0.6), grain: tuple[float, float] = (0.015, 0.04)) -> None:
+    def __init__(self, strength: tuple[float, float] = (0.0, 0.4), grain: tuple[float, float] = (0.012, 0.03)) -> None:
         super().__init__()
         within(0, 1, strength=strength, grain=grain)
         if not grain[0] > 0:
@@ -64,7 +64,7 @@ class Blur(Inside):
         p: how often a view is blurred.
     """
 
-    def __init__(self, sigma: tuple[float, float] = (0.002, 0.012), p: float = 0.5) -> None:
+    def __init__(self, sigma: tuple[float, float] = (0.002, 0.01), p: float = 0.5) -> None:
         super().__init__()
         within(0, 0.1, sigma=sigma)
         probability(p=p)
