@@ -52,7 +52,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(given.threads)
     device = torch.device(resolve_device("auto"))
-    entries = registry().entries("augmentation")
+    entries = list(registry().entries("augmentation"))
     table = Table(title=f"ms for 2 views of {given.batch} images, {device.type}, {given.threads} threads")
     table.add_column("augmentation")
     for size in given.sizes:

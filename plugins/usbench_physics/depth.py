@@ -120,6 +120,6 @@ class Shadow(Inside):
         half = column(drawn["width"]) + column(drawn["spread"]) * below.clamp_min(0) / 2
         away = (x - column(drawn["top"][:, 0]) - column(drawn["lean"]) * below).abs()
         soft = column(drawn["softness"]) * half
-        beside = torch.sigmoid((half - away) / (soft / 2).clamp_min(1e-3))
+        beside = torch.sigmoid((half - away) / (soft / 2).clamp_min(0.015))
         onset = torch.sigmoid(below / 0.05)
         return images * (1 - column(drawn["strength"]) * beside * onset)

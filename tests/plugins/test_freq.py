@@ -17,6 +17,7 @@ from usbench_freq.steps import AmplitudeMix, BandStop, PhaseJitter
 from usbench import Augmentation
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
+from usbench.views import Views
 
 WHOLE = np.array([[-1, -1, 1, 1]], np.float32)
 
@@ -137,6 +138,15 @@ def test_the_partner_is_never_another_view_of_the_same_image(step: Augmentation,
         partner = draw(step, images * views, seed)["partner"]
         assert (partner % images != torch.arange(images * views) % images).all()
         assert (partner >= 0).all() and (partner < images * views).all()
+
+
+def test_the_harness_says_how_many_views_of_an_image_a_draw_is_for() -> None:
+    views = Views([AmplitudeMix(), Spatial(), Frequency(mix=1.0)], 32, (2, 5))
+    for seed in range(10):
+        for each in views.draw(np.random.default_rng(seed), WHOLE.repeat(2, 0), torch.device("cpu")):
+            own = torch.arange(2 * each.views) % 2
+            for drawn in (each.steps[0], each.steps[2]):
+                assert (drawn["partner"] % 2 != own).all()
 
 
 def test_the_views_of_a_lone_image_mix_with_one_another() -> None:
