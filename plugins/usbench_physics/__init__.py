@@ -9,7 +9,7 @@ CUTOUT = "DeVries & Taylor, 2017, https://arxiv.org/abs/1708.04552"
 
 STEPS = {
     "speckle": (
-        "texture:Speckle", {"strength": (0.0, 0.4), "grain": (0.012, 0.03)}, "",
+        "texture:Speckle", {"strength": (0.0, 0.4), "grain": (0.02, 0.04)}, "",
         "multiplicative Rayleigh noise of a drawn strength and grain, wider than deep",
     ),
     "blur": (

@@ -45,7 +45,8 @@ class Cutout(Inside):
         """(n, holes, 4) left, top, right, bottom of the rectangles; empty ones for a view that stays."""
         n = len(boxes)
         area = rng.uniform(*self.area, (n, self.holes))
-        aspect = np.exp(rng.uniform(*np.log(self.ratio), (n, self.holes)))
+        low, high = self.ratio
+        aspect = np.exp(rng.uniform(np.log(low), np.log(high), (n, self.holes)))
         share = np.minimum(np.sqrt(np.stack([area * aspect, area / aspect], -1)), 1.0)
         share *= (rng.random(n) < self.p)[:, None, None]
         corner, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]

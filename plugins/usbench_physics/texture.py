@@ -28,7 +28,7 @@ class Speckle(Inside):
     waves = 48
     lateral = 2.0  # how much wider than deep a spot is
 
-    def __init__(self, strength: tuple[float, float] = (0.0, 0.4), grain: tuple[float, float] = (0.012, 0.03)) -> None:
+    def __init__(self, strength: tuple[float, float] = (0.0, 0.4), grain: tuple[float, float] = (0.02, 0.04)) -> None:
         super().__init__()
         within(0, 1, strength=strength, grain=grain)
         if not grain[0] > 0:
