@@ -228,6 +228,7 @@ class Augmentation(nn.Module):
     """
 
     wants_sector = False
+    views = 1  # row i of a draw is image i % (rows / views); set by the harness before each draw
 
     def draw(self, rng: np.random.Generator, boxes: np.ndarray, *, local: bool) -> dict[str, np.ndarray]:
         """One row of parameters a view. `boxes` (n, 4): left, top, right, bottom of the sector, in [-1, 1]."""

@@ -88,6 +88,7 @@ class Views(nn.Module):
             params: list[dict[str, Tensor]] = []
             for step in self.steps:
                 assert isinstance(step, Augmentation)
+                step.views = count
                 values = step.draw(rng, every, local=local)
                 if "affine" in values:
                     matrix = matrix @ values.pop("affine").astype(np.float32)

@@ -14,19 +14,19 @@ from torch import Tensor
 
 from usbench import Augmentation
 from usbench_freq import FREQUENCY
+from usbench_freq.inside import Inside
+from usbench_freq.options import probability
 from usbench_freq.spatial import Spatial
+from usbench_freq.spectrum import lowest, partners, radius
 
 BINS = 64  # of the radial profile, from the zero frequency to the corner of the spectrum
 
 
-class Frequency(Augmentation):
+class Frequency(Inside):
     """Radial band-stop, low- or high-pass, amplitude mix with another image of the batch, random amplitude gain.
 
     All radial steps of a sample are one profile over the radius, so they cost one multiplication of the spectrum.
-    Pixels outside the sector are put back.
     """
-
-    wants_sector = True
 
     def __init__(
         self,
@@ -38,9 +38,7 @@ class Frequency(Augmentation):
         gain: float = 0.3,
     ) -> None:
         super().__init__()
-        for name, value in {"band": band, "cut": cut, "mix": mix}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}: a probability")
+        probability(band=band, cut=cut, mix=mix)
         if not 0 < band_width[0] <= band_width[1] < 1:
             raise ValueError(f"band_width is {band_width[0]}/{band_width[1]}: shares of the radius, 0 < low ≤ high < 1")
         if not 0 < mix_size <= 0.5:
@@ -49,7 +47,6 @@ class Frequency(Augmentation):
             raise ValueError(f"gain is {gain}: the largest relative change of an amplitude, in [0, 1)")
         self.band, self.band_width, self.cut = band, band_width, cut
         self.mix, self.mix_size, self.gain = mix, mix_size, gain
-        self._radius: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def draw(self, rng: np.random.Generator, boxes: np.ndarray, *, local: bool) -> dict[str, np.ndarray]:
         """A radial profile, a partner and a mixing share for each view."""
@@ -74,36 +71,26 @@ class Frequency(Augmentation):
         profile[high & ((kind >= self.cut / 2) & (kind < self.cut))[:, None]] *= 0.3
         profile[:, 0] = 1.0
         share = rng.uniform(0, 1, n) * (rng.random(n) < self.mix)
-        partner = (np.arange(n) + rng.integers(1, max(2, n), n)) % n
-        return {"profile": profile, "share": share.astype(np.float32), "partner": partner}
+        return {"profile": profile, "share": share.astype(np.float32), "partner": partners(rng, n, self.views)}
 
-    def forward(self, images: Tensor, drawn: Mapping[str, Tensor], sector: Tensor | None) -> Tensor:
-        """Multiply each spectrum's amplitude; the phase, the mean grey level and the black outside stay."""
+    def change(self, images: Tensor, drawn: Mapping[str, Tensor], sector: Tensor | None) -> Tensor:
+        """Multiply each spectrum's amplitude; the phase and the mean grey level stay."""
         height, width = images.shape[-2:]
         spectrum = torch.fft.rfft2(images[:, 0])
-        gain = drawn["profile"].index_select(1, self._bins(height, width, images.device)).view(spectrum.shape)
+        bins = (radius(height, width, images.device) * BINS).long().clamp_(max=BINS - 1).reshape(-1)
+        gain = drawn["profile"].index_select(1, bins).view(spectrum.shape)
         self._mix(spectrum, gain, drawn["partner"], drawn["share"])
-        changed = torch.fft.irfft2(spectrum.mul_(gain), s=(height, width))[:, None].clamp_(0, 1)
-        return changed if sector is None else torch.where(sector, changed, images)
+        return torch.fft.irfft2(spectrum.mul_(gain), s=(height, width))[:, None]
 
     def _mix(self, spectrum: Tensor, gain: Tensor, partner: Tensor, share: Tensor) -> None:
         """A = (1 − λ) A₁ + λ A₂ inside a low-frequency square, written as a gain on A₁."""
         side = spectrum.shape[1]
         reach = max(1, int(self.mix_size * side))
-        for part in (slice(0, reach + 1), slice(max(reach + 1, side - reach), None)):  # no row twice
+        for part in lowest(side, reach):
             own = spectrum[:, part, : reach + 1].abs()
             ratio = own[partner.long()] / own.clamp_min(1e-6)
             gain[:, part, : reach + 1] *= 1 + share[:, None, None] * (ratio - 1)
         gain[:, 0, 0] = 1.0
-
-    def _bins(self, height: int, width: int, device: torch.device) -> Tensor:
-        key = (height, width, device)
-        if key not in self._radius:
-            fy = torch.fft.fftfreq(height, device=device)[:, None]
-            fx = torch.fft.rfftfreq(width, device=device)[None]
-            radius = torch.sqrt(fy**2 + fx**2) / 0.5**0.5
-            self._radius[key] = (radius * BINS).long().clamp_(max=BINS - 1).reshape(-1)
-        return self._radius[key]
 
 
 def freq(**options: Any) -> list[Augmentation]:

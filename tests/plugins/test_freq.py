@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from usbench_freq import FREQUENCY, SPATIAL
+from usbench_freq import AMPLITUDE_MIX, BAND_STOP, FREQUENCY, PHASE_JITTER, SPATIAL
 from usbench_freq.frequency import BINS, Frequency, freq
 from usbench_freq.spatial import Spatial
+from usbench_freq.steps import AmplitudeMix, BandStop, PhaseJitter
 
+from usbench import Augmentation
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
+from usbench.views import Views
 
 WHOLE = np.array([[-1, -1, 1, 1]], np.float32)
 
@@ -28,7 +31,7 @@ def grey(count: int = 6, size: int = 48, contrast: float = 0.02) -> Tensor:
     return torch.from_numpy((means + contrast * noise / 3).astype(np.float32))
 
 
-def draw(step: Frequency, count: int, seed: int = 0) -> dict[str, Tensor]:
+def draw(step: Augmentation, count: int, seed: int = 0) -> dict[str, Tensor]:
     values = step.draw(np.random.default_rng(seed), WHOLE.repeat(count, 0), local=False)
     return {name: torch.from_numpy(value) for name, value in values.items()}
 
@@ -125,6 +128,31 @@ def test_the_partner_of_an_image_is_another_one() -> None:
         partner = draw(Frequency(mix=1.0), count)["partner"]
         assert (partner != torch.arange(count)).all() and (partner >= 0).all() and (partner < count).all()
     assert draw(Frequency(mix=1.0), 1)["partner"].tolist() == [0]
+
+
+@pytest.mark.parametrize("step", [Frequency(mix=1.0), AmplitudeMix()], ids=["freq-only", "amplitude-mix"])
+@pytest.mark.parametrize(("images", "views"), [(2, 2), (3, 7), (9, 2)])
+def test_the_partner_is_never_another_view_of_the_same_image(step: Augmentation, images: int, views: int) -> None:
+    step.views = views
+    for seed in range(20):
+        partner = draw(step, images * views, seed)["partner"]
+        assert (partner % images != torch.arange(images * views) % images).all()
+        assert (partner >= 0).all() and (partner < images * views).all()
+
+
+def test_the_harness_says_how_many_views_of_an_image_a_draw_is_for() -> None:
+    views = Views([AmplitudeMix(), Spatial(), Frequency(mix=1.0)], 32, (2, 5))
+    for seed in range(10):
+        for each in views.draw(np.random.default_rng(seed), WHOLE.repeat(2, 0), torch.device("cpu")):
+            own = torch.arange(2 * each.views) % 2
+            for drawn in (each.steps[0], each.steps[2]):
+                assert (drawn["partner"] % 2 != own).all()
+
+
+def test_the_views_of_a_lone_image_mix_with_one_another() -> None:
+    step = AmplitudeMix()
+    step.views = 3
+    assert set(draw(step, 3)["partner"].tolist()) <= {0, 1, 2}
 
 
 @pytest.mark.parametrize("size", [32, 45])
@@ -235,6 +263,83 @@ def test_stopping_every_frequency_equals_lightlys_mask_of_all() -> None:
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
+# The single steps.
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (45, 45), (32, 51)])
+def test_a_band_stop_equals_lightlys_transforms_around_its_mask(shape: tuple[int, int]) -> None:
+    images, step = torch.rand(4, 1, *shape, generator=torch.Generator().manual_seed(0)) / 4 + 0.4, BandStop(p=1.0)
+    drawn = draw(step, 4)
+    changed = step(images, drawn, None)
+    for i, image in enumerate(images):
+        mask = torch.ones(shape[0], shape[1] // 2 + 1)
+        for row, fy in enumerate(np.fft.fftfreq(shape[0])):
+            for place, fx in enumerate(np.fft.rfftfreq(shape[1])):
+                if drawn["first"][i] <= np.hypot(fy, fx) / np.hypot(0.5, 0.5) < drawn["last"][i]:
+                    mask[row, place] = 0
+        assert mask[0, 0] == 1 and 0 < (mask == 0).float().mean() < 0.6
+        torch.testing.assert_close(changed[i], lightly_chain(image, lambda s, m=mask: s * m), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (45, 45), (32, 51)])
+def test_the_amplitude_mix_equals_fda_for_one_image_at_a_time(shape: tuple[int, int]) -> None:
+    images = torch.rand(5, 1, *shape, generator=torch.Generator().manual_seed(0)) / 8 + 0.4
+    step = AmplitudeMix(reach=(0.0, 0.2))
+    drawn = draw(step, 5)
+    changed = step(images, drawn, None)
+    assert changed.min() > 0 and changed.max() < 1
+    middle = shape[0] // 2, shape[1] // 2
+    for i in range(5):
+        source, target = (np.fft.fft2(images[j, 0].double().numpy()) for j in (i, int(drawn["partner"][i])))
+        one, two = np.fft.fftshift(np.abs(source)), np.fft.fftshift(np.abs(target))
+        reach = int(np.floor(float(drawn["reach"][i]) * min(shape)))
+        window = tuple(slice(m - reach, m + reach + 1) for m in middle)
+        share = float(drawn["share"][i])
+        one[window] = (1 - share) * one[window] + share * two[window]
+        slow = np.fft.ifft2(np.fft.ifftshift(one) * np.exp(1j * np.angle(source))).real
+        assert changed[i, 0].numpy() == pytest.approx(slow, abs=1e-5)
+        after = np.fft.fft2(changed[i, 0].double().numpy())
+        loud = (np.abs(source) > 0.1) & (np.abs(after) > 0.1)
+        assert np.abs(np.angle(after[loud] / source[loud])).max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (45, 45), (32, 51)])
+def test_a_phase_jitter_keeps_every_amplitude_and_turns_the_phases_as_far_as_drawn(shape: tuple[int, int]) -> None:
+    images = torch.rand(4, 1, *shape, generator=torch.Generator().manual_seed(0)) / 8 + 0.4
+    step = PhaseJitter(strength=(0.5, 0.5))
+    changed = step(images, draw(step, 4), None)
+    assert changed.min() > 0 and changed.max() < 1
+    before, after = spectra(images), spectra(changed)
+    assert np.abs(after) == pytest.approx(np.abs(before), abs=2e-4)
+    torch.testing.assert_close(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-5, rtol=0)
+    loud = np.abs(before) > 0.1
+    turned = np.where(loud, np.angle(after / before), np.nan)
+    assert 0.3 < np.sqrt(np.nanmean(turned**2)) < 0.7
+
+
+def test_a_phase_jitter_equals_lightlys_transforms_around_its_phases() -> None:
+    images, step = grey(3, 45), PhaseJitter(strength=(0.4, 0.4))
+    drawn = draw(step, 3)
+    changed = step(images, drawn, None)
+    for i, image in enumerate(images):
+        theta = np.zeros((45, 23))
+        for amplitude, move in zip(drawn["amplitude"][i].numpy(), drawn["move"][i].numpy() * 45, strict=True):
+            down, across = (np.floor(m) if m < 0 else np.ceil(m) for m in move)
+            for row, fy in enumerate(np.fft.fftfreq(45)):
+                for place, fx in enumerate(np.fft.rfftfreq(45)):
+                    theta[row, place] += amplitude * np.sin(2 * np.pi * (down * fy + across * fx))
+        turn = torch.from_numpy(np.exp(1j * theta)).to(torch.complex64)
+        torch.testing.assert_close(changed[i], lightly_chain(image, lambda s, t=turn: s * t), atol=1e-5, rtol=0)
+
+
+def test_the_outline_of_the_sector_leaves_no_trace_in_even_tissue() -> None:
+    sector = torch.zeros(3, 1, 40, 40, dtype=torch.bool)
+    sector[:, :, 5:30, 8:35] = True
+    images = 0.4 * sector
+    for step in (BandStop(p=1.0), AmplitudeMix(), PhaseJitter(strength=(0.5, 0.5))):
+        torch.testing.assert_close(step(images, draw(step, 3), sector), images, atol=1e-6, rtol=0)
+
+
 # What is refused, and the recipes.
 
 
@@ -252,6 +357,13 @@ def test_stopping_every_frequency_equals_lightlys_mask_of_all() -> None:
         (Frequency, {"mix_size": 0.6}, "mix_size is 0.6"),
         (Frequency, {"gain": 1.0}, "gain is 1.0"),
         (Frequency, {"gain": -0.1}, "gain is -0.1"),
+        (BandStop, {"band_width": (0.3, 0.2)}, "band_width is 0.3/0.2"),
+        (BandStop, {"lowest": 0.0}, "lowest is 0.0"),
+        (BandStop, {"p": 1.5}, "p is 1.5"),
+        (AmplitudeMix, {"share": (0.0, 1.5)}, "share is 0.0/1.5"),
+        (AmplitudeMix, {"reach": (0.0, 0.6)}, "reach is 0.0/0.6"),
+        (PhaseJitter, {"strength": (-0.1, 0.6)}, "strength is -0.1/0.6"),
+        (PhaseJitter, {"reach": 0.0}, "reach is 0.0"),
         (Spatial, {"scale": (0.0, 1.0)}, "scale is 0.0/1.0"),
         (Spatial, {"scale": (0.5, 0.4)}, "scale is 0.5/0.4"),
         (Spatial, {"scale": (0.5, 1.1)}, "scale is 0.5/1.1"),
@@ -268,11 +380,22 @@ def test_an_option_out_of_its_range_is_refused_by_name(step: Any, options: dict[
         step(**options)
 
 
-def test_the_registered_defaults_are_the_factories_own(installed: Registry) -> None:
-    for name, defaults in {"spatial": SPATIAL, "freq-only": FREQUENCY}.items():
-        built, plain = installed.get("augmentation", name).build(), {"spatial": Spatial, "freq-only": Frequency}[name]()
-        for option in defaults:
-            assert getattr(built, option) == getattr(plain, option) == defaults[option]
+@pytest.mark.parametrize(
+    ("name", "factory", "defaults"),
+    [
+        ("spatial", Spatial, SPATIAL),
+        ("freq-only", Frequency, FREQUENCY),
+        ("band-stop", BandStop, BAND_STOP),
+        ("amplitude-mix", AmplitudeMix, AMPLITUDE_MIX),
+        ("phase-jitter", PhaseJitter, PHASE_JITTER),
+    ],
+)
+def test_the_registered_defaults_are_the_factories_own(
+    installed: Registry, name: str, factory: Any, defaults: dict[str, Any]
+) -> None:
+    built, plain = installed.get("augmentation", name).build(), factory()
+    for option in defaults:
+        assert getattr(built, option) == getattr(plain, option) == defaults[option]
 
 
 def test_freq_is_spatial_then_frequency_each_with_its_own_options(installed: Registry) -> None:
