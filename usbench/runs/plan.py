@@ -103,7 +103,8 @@ class Planner:
         return entry, options_of(entry, choice), str(choice)
 
     def _check_capabilities(self) -> None:
-        has = self.data.capabilities()
+        self._check_backbone()
+        has = self.data.capabilities() | set(self.backbone[0].gives)
         for entry, _, _ in (self.loss, *self.steps, self.protocol):
             if lacking := [need for need in entry.needs if need not in has]:
                 fits = [
@@ -122,6 +123,18 @@ class Planner:
         if twice := {name for name in names if names.count(name) > 1}:
             raise UsbenchError(
                 f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on."
+            )
+
+    def _check_backbone(self) -> None:
+        """A need that some backbone meets is the backbone's to meet; every other one is the data's."""
+        backbones = list(self.registry.entries("backbone"))
+        (loss, _, _), (backbone, _, _) = self.loss, self.backbone
+        wanted = [need for need in loss.needs if any(need in other.gives for other in backbones)]
+        if lacking := [need for need in wanted if need not in backbone.gives]:
+            fits = [other.name for other in backbones if set(wanted) <= set(other.gives)]
+            raise UsbenchError(
+                f"loss '{loss.name}' needs {', '.join(lacking)}, which backbone '{backbone.name}' does not give; "
+                f"what fits: {', '.join(fits) or 'nothing'}."
             )
 
     @staticmethod
