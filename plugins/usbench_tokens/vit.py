@@ -29,7 +29,12 @@ class TokenEncoder(VisionTransformer):
             self.pos_embed.copy_(torch.from_numpy(start)[None])
 
     def tokens(
-        self, images: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
+        self,
+        images: Tensor,
+        *,
+        keep: Tensor | None = None,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
     ) -> Tensor:
         """(N, 1, H, W) → (N, 1 + L, dim): the class token, then the patches row by row.
 
