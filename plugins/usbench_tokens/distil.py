@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
-from lightly.models.modules.heads import DINOv2ProjectionHead
+from lightly.models.modules.heads import ProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,24 +12,29 @@ from usbench import Batch, Network
 from usbench_tokens.base import TokenLoss, at_least
 from usbench_tokens.masks import half_masked
 
-FROZEN = 0.01  # of the training: the heads' last layers hold still
+FROZEN = 0.01  # of the training: the heads' prototypes hold still
 WARM_UP = 0.3  # of the training: the teacher's temperature rises
 TEMPERATURE = (0.04, 0.07)  # of the teacher, at the first step and from the end of its warm-up
 
 
-class Prototypes(nn.Linear):
-    """Cosine-like products with directions: rows of unit length, whatever the parameter's."""
+class PrototypeHead(ProjectionHead):
+    """DINO's head: three layers, then products of unit vectors, so that only directions count."""
+
+    def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+        super().__init__(
+            [(dim, hidden, None, nn.GELU()), (hidden, hidden, None, nn.GELU()), (hidden, bottleneck, None, None)]
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(…, bottleneck) → (…, prototypes)."""
-        return functional.linear(tokens, functional.normalize(self.weight))
-
-
-def prototype_head(dim: int, hidden: int, bottleneck: int, prototypes: int) -> DINOv2ProjectionHead:
-    """lightly's head; its weight norm, whose length DINO and iBOT hold at 1, has no length to hold here."""
-    head = DINOv2ProjectionHead(dim, hidden, bottleneck, prototypes)
-    head.last_layer = Prototypes(bottleneck, prototypes, bias=False)
-    return head
+        """(…, dim) → (…, prototypes)."""
+        return functional.linear(
+            functional.normalize(self.layers(tokens), dim=-1), functional.normalize(self.prototypes)
+        )
 
 
 class Heads(nn.Module):
@@ -37,8 +42,8 @@ class Heads(nn.Module):
 
     def __init__(self, dim: int, hidden: int, bottleneck: int, prototypes: int, *, shared: bool) -> None:
         super().__init__()
-        self.image = prototype_head(dim, hidden, bottleneck, prototypes)
-        self.own = None if shared else prototype_head(dim, hidden, bottleneck, prototypes)
+        self.image = PrototypeHead(dim, hidden, bottleneck, prototypes)
+        self.own = None if shared else PrototypeHead(dim, hidden, bottleneck, prototypes)
 
     @property
     def patch(self) -> nn.Module:
@@ -51,7 +56,7 @@ class Distillation(TokenLoss):
 
     The teacher sees the global views whole; of the student's, half are masked by blocks that cover 10 to 50 %, counted
     inside the sector. Targets are centred by a running mean and sharpened, as in DINO; DINOv2 centres by
-    Sinkhorn-Knopp instead. The heads' last layers hold still for the first hundredth of the training.
+    Sinkhorn-Knopp instead. The heads' prototypes hold still for the first hundredth of the training.
 
     Args:
         hidden: width of the heads.
@@ -123,8 +128,8 @@ class Distillation(TokenLoss):
         return found
 
     def after_backward(self, batch: Batch) -> None:
-        """Hold the last layers still at the beginning."""
+        """Hold the prototypes still at the beginning."""
         if batch.progress < FROZEN and isinstance(self.projector, Heads):
             for name, parameter in self.projector.named_parameters():
-                if ".last_layer." in name:
+                if name.endswith("prototypes"):
                     parameter.grad = None
