@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from usbench import Batch, Loss, Network
 from usbench_tokens.base import at_least, ratio
-from usbench_tokens.masks import inside, random_scores, share
+from usbench_tokens.masks import random_scores, share
 from usbench_tokens.restore import mean_over
 
 
@@ -79,13 +79,11 @@ class SimMIMCNN(Loss):
     def draw(self, batch: Batch) -> Tensor:
         """(N, 1, H, W) bool: the masked pixels."""
         view, sector = batch.views[0], batch.sectors[0]
-        size = view.shape[-1]
-        if size % self.grid:
-            raise ValueError(f"grid is {self.grid}: it must divide the image size, {size}")
         scores = random_scores(batch.rng, len(view), self.grid, view.device)
-        chosen = share(scores, inside(sector, size // self.grid), self.mask_ratio)
+        within = functional.adaptive_avg_pool2d(sector, self.grid).flatten(1) >= 0.5
+        chosen = share(scores, within, self.mask_ratio)
         squares = chosen.view(-1, 1, self.grid, self.grid)
-        return functional.interpolate(squares.float(), size=size, mode="nearest").bool() & sector.bool()
+        return functional.interpolate(squares.float(), size=view.shape[-1], mode="nearest").bool() & sector.bool()
 
     def restore(self, images: Tensor, masked: Tensor) -> Tensor:
         """The network's guess of the whole image, from one in which the masked pixels are hidden."""
