@@ -76,6 +76,7 @@ class Entry:
     revision: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    gives: tuple[str, ...] = ()  # what a backbone has beyond maps, for losses that need it: "tokens"
 
     def resolve(self) -> Callable[..., Any]:
         """The factory itself; imports what it needs."""
@@ -209,6 +210,7 @@ class Registry:
         summary: str,
         reference: str = "",
         needs: tuple[str, ...] = (),
+        gives: tuple[str, ...] = (),
         reconstruction: bool = False,
         baseline: str = "",
         generated: bool = False,
@@ -223,10 +225,10 @@ class Registry:
             )
         if not name or not all(c.isalnum() or c in "-_." for c in name):
             raise UsbenchError(f"plugin '{plugin}' registers the {kind} {name!r}: use letters, digits, '-', '_', '.'.")
-        needs = (needs,) if isinstance(needs, str) else tuple(needs)
+        needs, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, gives))
         self._entries[kind][name] = Entry(
             kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,
-            revision, options or {}, fixed,
+            revision, options or {}, fixed, gives,
         )  # fmt: skip
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from usbench_freq.spatial import Spatial
 
-from usbench import Batch, Loss, Out
+from usbench import Batch, Loss, Network, Out
 from usbench.contracts import named
 from usbench.draws import generator, seed_globals
 from usbench.errors import UsbenchError
@@ -39,9 +39,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def network_for(entry: Entry) -> Network:
+    """The smallest network that gives what the loss needs of one."""
+    backbones = list(registry().entries("backbone"))
+    needs = {need for need in entry.needs if any(need in other.gives for other in backbones)}
+    if not needs:
+        return registry().get("backbone", "unet-tiny").build()
+    fits = next(other for other in backbones if needs <= set(other.gives))
+    return fits.build(**{key: value for key, value in {"dim": 32, "depth": 2}.items() if key in fits.options})
+
+
 def build(entry: Entry, *, seed: int = 0, precision: str = "float32", **options: Any) -> Loss:
     seed_globals(seed, "network")
-    network = registry().get("backbone", "unet-tiny").build()
+    network = network_for(entry)
     schedule = Schedule(STEPS, 512, 1e-3, 1e-4, 0.25)
     return build_loss(Part(entry, {**entry.options, **options}), network, schedule, Compute(CPU, precision), seed)
 

@@ -119,6 +119,20 @@ def test_a_loss_whose_needs_the_data_lacks_is_refused_with_what_would_fit(
         plan_of(installed, tiny_settings, loss="needy")
 
 
+def test_a_loss_whose_needs_the_backbone_lacks_is_refused_with_the_backbones_that_fit(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    with pytest.raises(UsbenchError) as refused:
+        plan_of(installed, tiny_settings, loss="mae")
+    assert str(refused.value) == (
+        "loss 'mae' needs tokens, which backbone 'unet-tiny' does not give; what fits: vit-small, vit-tiny."
+    )
+    assert plan_of(installed, tiny_settings, loss="mae", backbone="vit-tiny").stages
+    installed._register("loss", "test", __file__, "both", "nowhere:Both", summary="", needs=("tokens", "depth"))
+    with pytest.raises(UsbenchError, match=r"'both' needs depth, which 'discs' does not have; what fits: .*\bmae\b"):
+        plan_of(installed, tiny_settings, loss="both", backbone="vit-tiny")
+
+
 def test_planning_needs_no_weights_and_says_what_a_run_will_do(
     installed: Registry, tiny_settings: dict[str, Any]
 ) -> None:

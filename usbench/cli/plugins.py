@@ -25,7 +25,7 @@ def list_(as_json: bool) -> None:
         rows = [
             {
                 "name": e.name, "kind": e.kind, "package": e.plugin, "summary": e.summary, "reference": e.reference,
-                "needs": list(e.needs), "reconstruction": e.reconstruction,
+                "needs": list(e.needs), "gives": list(e.gives), "reconstruction": e.reconstruction,
             }
             for e in known.entries()
         ]  # fmt: skip
@@ -58,6 +58,8 @@ def show(name: str) -> None:
         click.echo(f"  paper      {entry.reference or '–'}")
         click.echo(f"  plugin     {entry.plugin} ({entry.where})")
         click.echo(f"  needs      {', '.join(entry.needs) or 'nothing'}")
+        if entry.gives:
+            click.echo(f"  gives      {', '.join(entry.gives)}")
         click.echo(f"  formula    {'our reconstruction' if entry.reconstruction else 'as published'}")
         for place, (key, value) in enumerate(entry.options.items()):
             shown = "/".join(map(str, value)) if isinstance(value, tuple) else value

@@ -102,13 +102,15 @@ class Planner:
 
     def _check_capabilities(self) -> None:
         """Refuse a loss, an augmentation or a protocol that asks for what the packs do not have."""
+        self._check_backbone()
         trained = self.sources.cohort.packs
         self._refuse_lacking(self.protocol[0], set.intersection(*(p.capabilities() for p in trained)), trained)
         pretrained = [pack for pack, _ in self.sources.pretrain]
         for entry, _, _ in (self.loss, *self.steps):
             self._refuse_lacking(entry, self.sources.pretraining_offers(), pretrained)
 
-    def _refuse_lacking(self, entry: Entry, has: set[str], packs: list[Pack]) -> None:
+    def _refuse_lacking(self, entry: Entry, offered: set[str], packs: list[Pack]) -> None:
+        has = offered | set(self.backbone[0].gives)
         if lacking := [need for need in entry.needs if need not in has]:
             fits = [
                 other.name
@@ -118,6 +120,18 @@ class Planner:
             raise UsbenchError(
                 f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{'+'.join(p.name for p in packs)}' "
                 f"does not have; what fits: {', '.join(fits) or 'nothing'}."
+            )
+
+    def _check_backbone(self) -> None:
+        """A need that some backbone meets is the backbone's to meet; every other one is the data's."""
+        backbones = list(self.registry.entries("backbone"))
+        (loss, _, _), (backbone, _, _) = self.loss, self.backbone
+        wanted = [need for need in loss.needs if any(need in other.gives for other in backbones)]
+        if lacking := [need for need in wanted if need not in backbone.gives]:
+            fits = [other.name for other in backbones if set(wanted) <= set(other.gives)]
+            raise UsbenchError(
+                f"loss '{loss.name}' needs {', '.join(lacking)}, which backbone '{backbone.name}' does not give; "
+                f"what fits: {', '.join(fits) or 'nothing'}."
             )
 
     @staticmethod
