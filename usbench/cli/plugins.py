@@ -25,7 +25,7 @@ def list_(as_json: bool) -> None:
         rows = [
             {
                 "name": e.name, "kind": e.kind, "package": e.plugin, "summary": e.summary, "reference": e.reference,
-                "needs": list(e.needs), "gives": list(e.gives), "reconstruction": e.reconstruction,
+                "needs": list(e.needs), "reconstruction": e.reconstruction,
             }
             for e in known.entries()
         ]  # fmt: skip
