@@ -7,9 +7,10 @@ from types import ModuleType
 
 import pytest
 
-from usbench import hookimpl, hooks
+from usbench import hookimpl
 from usbench.errors import UsbenchError
 from usbench.hooks import HOOK_OF, KINDS, Entry, Registry
+from usbench.source import digest
 
 
 def plugin(hook: str, *names: str, **more: object) -> ModuleType:
@@ -220,9 +221,31 @@ def test_a_module_of_a_package_gets_another_digest_when_its_neighbour_is_edited(
     for file in ("__init__.py", "losses.py", "hooks/__init__.py", "hooks/plugin.py"):
         (package / file).write_text("")
     before = Entry("loss", "m", None, "", "", "p", str(package / "hooks" / "plugin.py")).source
-    hooks._source_digest.cache_clear()
+    digest.cache_clear()
     (package / "losses.py").write_text("x = 2\n")
     assert Entry("loss", "m", None, "", "", "p", str(package / "hooks" / "plugin.py")).source != before
+
+
+def test_a_plugin_gets_another_digest_when_one_that_it_imports_is_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in {
+        "usbench_upper": "from usbench_lower.steps import x\n",
+        "usbench_lower": "",
+        "usbench_far": "",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    (tmp_path / "usbench_lower" / "steps.py").write_text("x = 1\n")
+
+    def of(name: str) -> str:
+        digest.cache_clear()
+        return Entry("loss", "m", None, "", "", "p", str(tmp_path / name / "__init__.py")).source
+
+    before = of("usbench_upper"), of("usbench_far")
+    (tmp_path / "usbench_lower" / "steps.py").write_text("x = 2\n")
+    assert of("usbench_upper") != before[0] and of("usbench_far") == before[1]
 
 
 def test_first_party_plugins_load_and_say_what_they_are(installed: Registry) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import pluggy
 
 from usbench.errors import UsbenchError, unknown
+from usbench.source import digest
 
 GROUP = "usbench"
 KINDS = ("loss", "augmentation", "backbone", "dataset", "protocol")
@@ -106,8 +107,8 @@ class Entry:
 
     @functools.cached_property
     def source(self) -> str:
-        """A digest of the plugin's source, so that edited code gets a new key."""
-        return _source_digest(Path(self.where))
+        """A digest of the plugin's source, and of the plugins that it imports."""
+        return digest(Path(self.where))
 
 
 def _cast(value: Any, default: Any, what: str) -> Any:
@@ -142,18 +143,6 @@ def load_object(path: str, asker: str) -> Any:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise UsbenchError(f"{asker} names '{path}', which cannot be loaded: {error}.") from error
-
-
-@functools.cache
-def _source_digest(where: Path) -> str:
-    top = where.parent
-    while (top.parent / "__init__.py").is_file():  # a module of a package hangs on the rest of it
-        top = top.parent
-    files = sorted(top.rglob("*.py")) if (top / "__init__.py").is_file() else [where]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.relative_to(top).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 class Registry:
