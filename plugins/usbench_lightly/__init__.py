@@ -87,7 +87,7 @@ def several(register):
     register(
         "visreg", "usbench_lightly.several:GlobalLocal", criterion="lightly.loss:VISRegLoss",
         head="LeJEPAProjectionHead",
-        options={"lambda_param": 0.6, "num_slices": 256, "local_views": 4, "projection": 64},
+        options={"lambda_param": 0.6, "num_slices": 256, "local_views": 4, "projection": 128},
         reference="Wu et al., arXiv 2026, https://arxiv.org/abs/2606.02572",
         summary="views near the mean of the global ones; centre, scale and sliced shape of a Gaussian",
     )  # fmt: skip

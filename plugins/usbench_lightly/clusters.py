@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from lightly.loss import DINOLoss, SwaVLoss
 from lightly.models.modules.heads import (
@@ -15,6 +17,7 @@ from lightly.models.modules.heads import (
 from lightly.models.modules.memory_bank import MemoryBankModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.nn.utils.parametrize import register_parametrization
 
 from usbench import Batch, Loss, Network, Out
 from usbench_lightly.kmeans import kmeans
@@ -79,13 +82,21 @@ class SwAV(Loss):
             self.prototypes.zero_grad(set_to_none=True)
 
 
+class UnitRows(nn.Module):
+    """A weight whose rows have length 1: what is trained is their direction."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The rows, normalised."""
+        return normalize(weight, dim=1)
+
+
 def dino_head(dim: int, hidden: int, bottleneck: int, outputs: int, freeze: float) -> DINOProjectionHead:
     """DINO's head with BatchNorm, as the paper has it for convolutional encoders."""
-    head = DINOProjectionHead(dim, hidden, bottleneck, outputs, batch_norm=True, freeze_last_layer=freeze)
-    # The last layer's rows have length 1 for good: nothing to train, and nothing for the teacher to follow.
-    length = head.last_layer.weight_g.detach()
-    del head.last_layer.weight_g
-    head.last_layer.register_buffer("weight_g", length)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of the weight norm that is replaced here
+        head = DINOProjectionHead(dim, hidden, bottleneck, outputs, batch_norm=True, freeze_last_layer=freeze)
+    # The paper holds the lengths at 1. As parameters they would be neither trained nor moved by the teacher.
+    head.last_layer = register_parametrization(nn.Linear(bottleneck, outputs, bias=False), "weight", UnitRows())
     return head
 
 

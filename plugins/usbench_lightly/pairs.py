@@ -81,7 +81,7 @@ class WMSE(Loss):
         super().__init__(network, head=lambda dim: heads.BYOLProjectionHead(dim, hidden, projection))
         self.min_batch = window
         self.criterion = load_object("lightly.loss:WMSELoss", "w-mse")(
-            embedding_dim=projection, w_size=window, track_running_stats=False
+            embedding_dim=projection, w_size=window, track_running_stats=False, eps=1e-4  # a dead dimension ends nothing
         )
 
     def objective(self, out: Out, batch: Batch) -> Tensor:
