@@ -8,14 +8,14 @@ WIDE = "BarlowTwinsProjectionHead"  # three layers, as the redundancy-reducing m
 
 @hookimpl
 def usbench_losses(register):
-    pairs(register)
-    several(register)
-    predicted(register)
-    clusters(register)
-    dense(register)
+    _pairs(register)
+    _several(register)
+    _predicted(register)
+    _clusters(register)
+    _dense(register)
 
 
-def pairs(register):
+def _pairs(register):
     """Two views, a criterion and a projector."""
     register(
         "simclr", PAIR, criterion="lightly.loss:NTXentLoss", options={"temperature": 0.1, "projection": 128},
@@ -63,7 +63,7 @@ def pairs(register):
     )  # fmt: skip
 
 
-def several(register):
+def _several(register):
     """More than two views, a criterion and a projector."""
     register(
         "frossl", "usbench_lightly.several:Several", criterion="lightly.loss:FroSSLLoss", head=WIDE,
@@ -93,7 +93,7 @@ def several(register):
     )  # fmt: skip
 
 
-def predicted(register):
+def _predicted(register):
     """A predictor, a momentum teacher, a stopped gradient or a queue."""
     register(
         "simsiam", "usbench_lightly.siamese:SimSiam", crops=2, options={"hidden": 512, "projection": 512},
@@ -134,7 +134,7 @@ def predicted(register):
     )  # fmt: skip
 
 
-def clusters(register):
+def _clusters(register):
     """Prototypes, distributions or groups."""
     register(
         "swav", "usbench_lightly.clusters:SwAV",
@@ -165,7 +165,7 @@ def clusters(register):
     )  # fmt: skip
 
 
-def dense(register):
+def _dense(register):
     """Positions or regions of maps beside whole images."""
     register(
         "densecl", "usbench_lightly.dense:DenseCL",

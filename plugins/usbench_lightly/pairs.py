@@ -58,6 +58,8 @@ class DirectCLR(Loss):
 
     def __init__(self, network: Network, temperature: float = 0.1, share: float = 0.25) -> None:
         check(temperature=temperature, share=share)
+        if not share > 0:
+            raise ValueError(f"share is {share}: above 0")
         super().__init__(network)
         count = max(1, round(share * network.dim))
         self.criterion = load_object("lightly.loss:DirectCLRLoss", "directclr")(count, temperature)
@@ -81,7 +83,10 @@ class WMSE(Loss):
         super().__init__(network, head=lambda dim: heads.BYOLProjectionHead(dim, hidden, projection))
         self.min_batch = window
         self.criterion = load_object("lightly.loss:WMSELoss", "w-mse")(
-            embedding_dim=projection, w_size=window, track_running_stats=False, eps=1e-4  # a dead dimension ends nothing
+            embedding_dim=projection,
+            w_size=window,
+            track_running_stats=False,
+            eps=1e-4,  # a dead dimension ends nothing
         )
 
     def objective(self, out: Out, batch: Batch) -> Tensor:

@@ -44,6 +44,8 @@ class DetConS(Loss):
         dense_stride: int = 8,
     ) -> None:
         check(temperature=temperature, segments=segments, regions=regions, hidden=hidden, projection=projection)
+        if segments < 2:
+            raise ValueError(f"segments is {segments}: at least 2")
         level, channels = map_of_stride(network, dense_stride)
         super().__init__(
             network,
