@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from lightly.models.modules import heads
+from lightly.models.modules.heads import BYOLProjectionHead
 from torch import Tensor
 
 from usbench import Batch, Loss, Network, Out
@@ -39,7 +39,9 @@ class Pair(Loss):
         self, network: Network, criterion: str, projection: int, head: str = "SimCLRProjectionHead", **options: Any
     ) -> None:
         check(projection=projection, **options)
-        super().__init__(network, head=lambda dim: getattr(heads, head)(dim, max(dim, projection), projection))
+        # By name, since the newest are not in every version of lightly that serves the rest.
+        build = load_object(f"lightly.models.modules.heads:{head}", type(self).__name__)
+        super().__init__(network, head=lambda dim: build(dim, max(dim, projection), projection))
         self.criterion = load_object(criterion, type(self).__name__)(**options)
 
     def objective(self, out: Out, batch: Batch) -> Tensor:
@@ -80,7 +82,7 @@ class WMSE(Loss):
         check(window=window, projection=projection, hidden=hidden)
         if window < 2 * projection:
             raise ValueError(f"window is {window}: at least twice the projection of {projection}, or nothing is white")
-        super().__init__(network, head=lambda dim: heads.BYOLProjectionHead(dim, hidden, projection))
+        super().__init__(network, head=lambda dim: BYOLProjectionHead(dim, hidden, projection))
         self.min_batch = window
         self.criterion = load_object("lightly.loss:WMSELoss", "w-mse")(
             embedding_dim=projection,
