@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss
-from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead, MoCoProjectionHead
+import torch
+from lightly.loss import MMCRLoss, NegativeCosineSimilarity, NTXentLoss, TiCoLoss
+from lightly.models.modules.heads import (
+    BYOLPredictionHead,
+    BYOLProjectionHead,
+    MMCRProjectionHead,
+    MoCoProjectionHead,
+    TiCoProjectionHead,
+)
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from usbench import Batch, Loss, Network, Out
 from usbench_lightly.pairs import check
@@ -42,3 +50,39 @@ class MoCo(Loss):
     def objective(self, out: Out, batch: Batch) -> Tensor:
         """The first view asks, the teacher's second view answers; the queue then takes the answers in."""
         return self.contrast(out.z[0], out.t[1])
+
+
+class TiCo(Loss):
+    """The student's view should match the teacher's other view and avoid the directions that past views shared."""
+
+    teacher = (0.99, 1.0)
+
+    def __init__(
+        self, network: Network, beta: float = 0.9, rho: float = 8.0, hidden: int = 512, projection: int = 128
+    ) -> None:
+        check(beta=beta, rho=rho, hidden=hidden, projection=projection)
+        super().__init__(network, head=lambda dim: TiCoProjectionHead(dim, hidden, projection))
+        self.criterion = TiCoLoss(beta, rho)
+        # lightly makes the running covariance at the first batch, as a plain attribute that does not change device.
+        del self.criterion.C
+        self.criterion.register_buffer("C", torch.zeros(projection, projection))
+
+    def objective(self, out: Out, batch: Batch) -> Tensor:
+        """Invariance and covariance contrast; the running covariance takes in the student's view."""
+        return self.criterion(out.z[0], out.t[1], update_covariance_matrix=out.z[0].requires_grad)
+
+
+class MMCR(Loss):
+    """The means of an image's views should spread over the sphere, the views of one image should not."""
+
+    teacher = (0.99, 1.0)
+
+    def __init__(self, network: Network, lmda: float = 0.005, hidden: int = 512, projection: int = 128) -> None:
+        check(lmda=lmda, hidden=hidden, projection=projection)
+        super().__init__(network, head=lambda dim: MMCRProjectionHead(dim, hidden, projection))
+        self.criterion = MMCRLoss(lmda)
+
+    def objective(self, out: Out, batch: Batch) -> Tensor:
+        """Nuclear norms of the means and, weighted, of each image's views, student's and teacher's together."""
+        online, momentum = (normalize(torch.stack(views, 1), dim=-1) for views in (out.z, out.t))
+        return self.criterion(online, momentum)
