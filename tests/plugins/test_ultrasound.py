@@ -456,8 +456,8 @@ def test_pixpro_pulls_pixels_that_lie_on_the_same_place_of_the_image() -> None:
     loss = build("pixpro", threshold=0.7)
     angle = 0.3
     one = torch.tensor([[0.5, 0.0, 0.1], [0.0, 0.5, -0.2]])
-    turned = torch.tensor([[-0.6 * math.cos(angle), -0.4 * math.sin(angle), 0.0],
-                           [-0.6 * math.sin(angle), 0.4 * math.cos(angle), 0.1]])  # fmt: skip
+    turned = torch.tensor([[-0.8 * math.cos(angle), -0.5 * math.sin(angle), 0.0],
+                           [-0.8 * math.sin(angle), 0.5 * math.cos(angle), 0.1]])  # fmt: skip
     away = torch.tensor([[0.1, 0.0, 0.9], [0.0, 0.1, 0.9]])
     geometry = [torch.stack([one, one]), torch.stack([turned, away])]
     p, t = ([x.view(2, 8, 3, 4) for x in made_up(2, 96, 2, seed=seed)] for seed in range(2))
