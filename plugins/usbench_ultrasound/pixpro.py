@@ -37,7 +37,7 @@ class Propagation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, d, h, w) → the same."""
         flat = functional.normalize(x.flatten(2).float(), dim=1)
-        # The power of a clamped zero has no finite slope below γ = 1, and rounding makes some.
+        # Not clamped to zero itself, where a power below 1 has no finite slope.
         alike = (flat.transpose(1, 2) @ flat).clamp_min(1e-6).pow(self.sharpness)
         return (self.transform(x).flatten(2).float() @ alike).view(x.shape)
 
