@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol
+    from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol, Video
     from usbench.errors import UsbenchError
     from usbench.hooks import hookimpl
     from usbench.items import Dataset, Item
@@ -34,6 +34,7 @@ _HOMES = {
     "Out": "usbench.contracts",
     "Protocol": "usbench.contracts",
     "UsbenchError": "usbench.errors",
+    "Video": "usbench.contracts",
     "hookimpl": "usbench.hooks",
 }
 
@@ -49,6 +50,7 @@ __all__ = [
     "Out",
     "Protocol",
     "UsbenchError",
+    "Video",
     "__version__",
     "hookimpl",
 ]

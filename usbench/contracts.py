@@ -24,13 +24,35 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """An item of the batch is one video: a frame for each role, drawn without repetition and in order of time.
+class Video:
+    """One video of the pretraining data as a sampling rule sees it: its frames in order."""
 
-    A video with fewer frames than roles repeats its frames.
+    index: int  # which item it is: `Batch.index` of its items
+    frame: np.ndarray  # (n,) their numbers in the video; those of the pack, which may hold every third one, say
+    time: np.ndarray  # (n,) seconds, NaN unknown
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An item of the batch is one video: a frame for each role. It costs as many images as there are roles.
+
+    As it is, it draws distinct frames, in order of time or, where not `ordered`, at random; a video with fewer frames
+    than roles repeats some, in order of time. A method with a rule of its own subclasses it and overrides `frames`.
     """
 
     roles: tuple[str, ...]
+    ordered: bool = True
+    least: int = 1  # a video with fewer frames stays out
+    stills: bool = False  # an image without a video is a video of one frame; else it stays out
+
+    def frames(self, video: Video, progress: float, rng: np.random.Generator) -> np.ndarray:
+        """(roles,) places in the video, from 0 to n − 1: a frame for each role, drawn from `rng` and nothing else."""
+        n, k = len(video), len(self.roles)
+        drawn = rng.permutation(np.resize(np.arange(n), max(k, n)))[:k]
+        return np.sort(drawn) if self.ordered or n < k else drawn
 
 
 @dataclass
@@ -43,8 +65,8 @@ class Batch:
     index: Tensor  # (N,) which item of the pretraining list
     label: Tensor  # (N,) −1 unknown
     video: Tensor  # (N,) −1 unknown
-    frame: Tensor  # (N, roles)
-    time: Tensor  # (N, roles) seconds, NaN unknown
+    frame: Tensor  # (N, roles) its number in the video, −1 for an image without one
+    time: Tensor  # (N, roles) seconds, or the frame's number over the frame rate; NaN unknown
     tag: Tensor  # (N,) −1 unknown
     step: int
     total: int

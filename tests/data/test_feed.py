@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from usbench.contracts import Clip, Image
+from usbench.contracts import Clip, Image, Video
 from usbench.data.feed import HEADROOM, Batches, Feed, order, sector_boxes, shrink
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
@@ -174,3 +174,85 @@ def test_clips_without_a_video_are_refused(pack: Pack, views: Views) -> None:
     stills = np.flatnonzero(pack.table.video.to_numpy() == "")
     with pytest.raises(UsbenchError, match="no image of the pretraining data belongs to a video"):
         Batches(Feed([(pack, stills)], 32, CPU), views, Clip(("a", "b")), batch=4, total=5, seed=0)
+
+
+def cine(tmp_path: Path, make_pack: Callable[..., Path], frames: dict[str, int], **known: float) -> Pack:
+    """Videos of so many frames; the name "" is stills."""
+    items = (
+        Item(f"{v}-{n}", np.full((16, 16), 10 * n, np.uint8), video=v, frame=n if v else -1, **known)
+        for v, count in frames.items()
+        for n in range(count)
+    )
+    return Pack(make_pack(tmp_path / "cine.h5", items, name="cine", size=16))
+
+
+def test_a_rule_draws_the_frames_and_is_told_the_video_and_the_progress(pack: Pack, views: Views) -> None:
+    told = []
+
+    class Backwards(Clip):
+        def frames(self, video: Video, progress: float, rng: np.random.Generator) -> np.ndarray:
+            told.append((video, progress))
+            return np.array([1, 0, 1])
+
+    batches = Batches(feed_of(pack), views, Backwards(("a", "b", "c")), batch=9, total=5, seed=0)
+    batch = batches(3)
+    assert batch.frame.tolist() == [[1, 0, 1]] * 3
+    assert [video.index for video, _ in told] == batch.index.tolist() and {p for _, p in told} == {0.75}
+    for video, _ in told:
+        assert len(video) == 2 and video.frame.tolist() == [0, 1] and video.time == pytest.approx([0, 0.1])
+
+
+@pytest.mark.parametrize("wrong", [[0], [0, 2], [-1, 0]])
+def test_a_rule_that_leaves_its_video_is_named(pack: Pack, views: Views, wrong: list[int]) -> None:
+    class Astray(Clip):
+        def frames(self, video: Video, progress: float, rng: np.random.Generator) -> np.ndarray:
+            return np.array(wrong)
+
+    with pytest.raises(UsbenchError, match=r"Astray\.frames drew .* from a video of 2 frames"):
+        Batches(feed_of(pack), views, Astray(("a", "b")), batch=4, total=5, seed=0)(0)
+
+
+def test_frames_at_random_are_distinct_and_in_any_order() -> None:
+    video, rng = Video(0, np.arange(5), np.full(5, np.nan)), np.random.default_rng(0)
+    drawn = np.array([Clip(("a", "b", "c"), ordered=False).frames(video, 0.0, rng) for _ in range(300)])
+    assert all(len(set(row)) == 3 for row in drawn.tolist())
+    assert {tuple(row) for row in drawn[:, :2].tolist()} == {(i, j) for i in range(5) for j in range(5) if i != j}
+    short = Video(0, np.arange(2), np.full(2, np.nan))
+    assert {tuple(Clip(("a", "b", "c"), ordered=False).frames(short, 0.0, rng)) for _ in range(20)} <= {
+        (0, 0, 1),
+        (0, 1, 1),
+    }
+
+
+def test_stills_are_videos_of_one_frame_where_a_method_wants_them(
+    make_pack: Callable[..., Path], tmp_path: Path, views: Views
+) -> None:
+    feed = feed_of(cine(tmp_path, make_pack, {"": 3, "v": 2}), 16)
+    batches = Batches(feed, views, Clip(("a", "b"), stills=True), batch=8, total=5, seed=0)
+    assert batches.items == 4
+    batch = batches(0)
+    still = batch.video < 0
+    assert still.sum() == 3 and (batch.frame[still] == -1).all()
+    assert batch.frame[~still].tolist() == [[0, 1]]
+    assert Batches(feed, views, Clip(("a", "b")), batch=8, total=5, seed=0).items == 1
+
+
+def test_short_videos_stay_out_and_too_short_ones_are_counted(
+    make_pack: Callable[..., Path], tmp_path: Path, views: Views
+) -> None:
+    feed = feed_of(cine(tmp_path, make_pack, {"": 2, "v": 2, "w": 5, "x": 4}), 16)
+    batches = Batches(feed, views, Clip(("a", "b"), least=4, stills=True), batch=8, total=5, seed=0)
+    assert [len(video) for video in batches.clips] == [5, 4]
+    with pytest.raises(UsbenchError, match=r"at least 6 frames, and 0 of the 3 .* \(the longest has 5\)"):
+        Batches(feed, views, Clip(("a", "b"), least=6), batch=8, total=5, seed=0)
+
+
+def test_a_time_that_is_not_known_comes_from_the_frame_rate(make_pack: Callable[..., Path], tmp_path: Path) -> None:
+    feed = feed_of(cine(tmp_path, make_pack, {"": 1, "v": 3}, fps=10.0), 16)
+    assert np.isnan(feed.time[0]) and feed.time[1:] == pytest.approx([0, 0.1, 0.2])
+
+
+def test_frames_without_numbers_count_in_the_order_of_the_pack(make_pack: Callable[..., Path], tmp_path: Path) -> None:
+    items = (Item(str(n), np.full((16, 16), n, np.uint8), video="vw"[n % 2], frame=-1) for n in range(6))
+    feed = feed_of(Pack(make_pack(tmp_path / "p.h5", items, name="p", size=16)), 16)
+    assert feed.frame.tolist() == [0, 0, 1, 1, 2, 2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from usbench.contracts import Batch, Clip, Image
+from usbench.contracts import Batch, Clip, Image, Video
 from usbench.data.pack import Pack
 from usbench.draws import generator
 from usbench.errors import UsbenchError
@@ -69,9 +69,13 @@ class Feed:
         return out
 
     def _describe(self, unlabelled: Collection[Pack]) -> None:
-        """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not."""
+        """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not.
+
+        A video whose frames have no numbers gets them in the order of the pack. A time that is not known is the frame's
+        number over the frame rate.
+        """
         classes: dict[str, int] = {}
-        columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "tag")}
+        columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "fps", "tag")}
         for pack, indices in self.parts:
             table = pack.table.iloc[indices]
             hidden = pack in unlabelled
@@ -80,14 +84,17 @@ class Feed:
             columns["label"].append(np.array([*codes, -1], np.int64)[known])
             columns["frame"].append(table.frame.to_numpy(np.int64))
             columns["time"].append(table.time.to_numpy(np.float32))
+            columns["fps"].append(table.fps.to_numpy(np.float32))
             columns["tag"].append(table.tag.to_numpy(str).astype(object))
             videos = table.video.to_numpy(str).astype(object)
             columns["video"].append(np.array([f"{pack.digest}/{v}" if v else "" for v in videos], dtype=object))
         self.label = torch.from_numpy(np.concatenate(columns["label"])).to(self.device)
-        self.frame = np.concatenate(columns["frame"])
-        self.time = np.concatenate(columns["time"])
         self.tag = torch.from_numpy(_codes(np.concatenate(columns["tag"]))).to(self.device)
         self.video = _codes(np.concatenate(columns["video"]))
+        self.frame = _numbered(np.concatenate(columns["frame"]), self.video)
+        self.time, fps = np.concatenate(columns["time"]), np.concatenate(columns["fps"])
+        derived = np.isnan(self.time) & (self.frame >= 0) & (fps > 0)
+        self.time[derived] = self.frame[derived] / fps[derived]
 
     def take(self, plane: Tensor, rows: np.ndarray) -> Tensor:
         """The rows of a plane, on the device."""
@@ -104,6 +111,16 @@ def _codes(values: np.ndarray) -> np.ndarray:
     """Text → codes; the empty text is −1, unknown."""
     names, codes = np.unique(values, return_inverse=True)
     return codes.astype(np.int64) - 1 if len(names) and names[0] == "" else codes.astype(np.int64)
+
+
+def _numbered(frame: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """The frames' numbers; the frames of a video that has none count from 0 in the order of the pack."""
+    frame = frame.copy()
+    for code in np.unique(video[(frame < 0) & (video >= 0)]):
+        rows = np.flatnonzero(video == code)
+        if (frame[rows] < 0).all():
+            frame[rows] = np.arange(len(rows))
+    return frame
 
 
 def sector_boxes(sector: np.ndarray) -> np.ndarray:
@@ -135,24 +152,46 @@ class Batches:
     def __init__(self, feed: Feed, views: Views, item: Image | Clip, *, batch: int, total: int, seed: int) -> None:
         self.feed, self.views, self.item = feed, views, item
         self.batch, self.total, self.seed = batch, total, seed
-        self.clips: list[np.ndarray] = []
+        self.rows: list[np.ndarray] = []  # of each clip
+        self.clips: list[Video] = []
         if isinstance(item, Clip):
-            by_time = np.lexsort((feed.frame, feed.video))
-            self.clips = [by_time[feed.video[by_time] == v] for v in range(int(feed.video.max()) + 1)]
-            if not self.clips:
-                raise UsbenchError("the loss wants clips and no image of the pretraining data belongs to a video.")
+            self.rows = self._clips(item)
+            self.clips = [Video(i, feed.frame[rows], feed.time[rows]) for i, rows in enumerate(self.rows)]
         self.items = len(self.clips) or feed.count
 
-    def frames(self, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(N, roles) the frames of each item."""
-        if not self.clips:
+    def _clips(self, item: Clip) -> list[np.ndarray]:
+        """The rows of each video that is long enough, in order of time; then, where they are wanted, the stills."""
+        video = self.feed.video
+        if not (video >= 0).any():
+            raise UsbenchError("the loss wants clips and no image of the pretraining data belongs to a video.")
+        by_time = np.lexsort((self.feed.frame, video))
+        videos = np.split(by_time, np.flatnonzero(np.diff(video[by_time])) + 1)
+        videos = [rows for rows in videos if video[rows[0]] >= 0]
+        stills = [np.array([row]) for row in np.flatnonzero(video < 0)] if item.stills else []
+        found = [rows for rows in (*videos, *stills) if len(rows) >= item.least]
+        if not found:
+            longest = max(map(len, videos))
+            raise UsbenchError(
+                f"the loss wants videos of at least {item.least} frames, and 0 of the {len(videos)} videos of the "
+                f"pretraining data are that long (the longest has {longest}): choose data with longer ones."
+            )
+        return found
+
+    def frames(self, items: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
+        """(N, roles) the frames of each item, drawn by the rule of the loss's item."""
+        if not isinstance(self.item, Clip):
             return items[:, None]
-        k = len(self.item.roles)
+        progress, k = step / max(1, self.total - 1), len(self.item.roles)
         drawn = np.empty((len(items), k), np.int64)
         for row, item in enumerate(items):
             clip = self.clips[item]
-            repeated = np.resize(np.arange(len(clip)), max(k, len(clip)))
-            drawn[row] = clip[np.sort(rng.permutation(repeated)[:k])]
+            places = np.asarray(self.item.frames(clip, progress, rng))
+            if places.shape != (k,) or places.min() < 0 or places.max() >= len(clip):
+                raise UsbenchError(
+                    f"{type(self.item).__name__}.frames drew {places.tolist()} from a video of {len(clip)} frames: "
+                    f"it must give {k} places from 0 to {len(clip) - 1}."
+                )
+            drawn[row] = self.rows[item][places]
         return drawn
 
     def __call__(self, step: int) -> Batch:
@@ -161,7 +200,7 @@ class Batches:
         rng = generator(self.seed, "pretrain", "views", step)
         k = len(self.item.roles)
         items = order(self.items, self.batch // k, step, self.seed, "pretrain")
-        frames = self.frames(items, rng)
+        frames = self.frames(items, step, rng)
         flat = frames.T.reshape(-1)  # role-major
         drawn = self.views.draw(rng, feed.boxes[flat], feed.device)
         images = feed.take(feed.images, flat)
