@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from usbench.contracts import Augmentation
+from usbench.errors import UsbenchError
 
 MEAN, DEVIATION = 0.30, 0.22  # of the input of every row, whatever the data: one fixed choice
 LOCAL_SHARE = 0.5  # side of a local view, as a share of a global one
@@ -110,7 +111,12 @@ class Views(nn.Module):
             pixels = sampled[:, :1].mul(1 / 255)
             inside = sampled[:, 1:] > 0.5 if sector is not None else None
             for step, params in zip(self.steps, each.steps, strict=True):
-                pixels = step(pixels, params, inside)
+                given, pixels = pixels.shape, step(pixels, params, inside)
+                if pixels.shape != given:
+                    raise UsbenchError(
+                        f"augmentation step {type(step).__name__} made {tuple(pixels.shape)} of images of "
+                        f"{tuple(given)}: it must keep their shape."
+                    )
             views += normalise(pixels).chunk(each.views)
             geometry += each.matrix.chunk(each.views)
             if inside is not None:

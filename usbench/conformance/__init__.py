@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
 import traceback
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry
@@ -40,15 +42,15 @@ def checks(entry: Entry) -> Iterator[tuple[str, Callable[[], str]]]:
 
     They share what they build, so let go of them together.
     """
-    room = _room(entry)
+    room = _room(entry.kind)
     bench = room.Bench(entry)
     for function in room.CHECKS if entry.factory is not None else room.CHECKS[:1]:
-        yield function.__name__, lambda function=function: function(bench) or ""
+        yield function.__name__, functools.partial(_note, function, bench)
 
 
 def check(entry: Entry) -> list[Verdict]:
     """The verdicts on an entry. Where it cannot be built or does not run at all, nothing further is judged."""
-    said = {function.__name__: promise_of(function) for function in _room(entry).CHECKS}
+    said = {function.__name__: promise_of(function) for function in _room(entry.kind).CHECKS}
     verdicts: list[Verdict] = []
     for place, (name, call) in enumerate(checks(entry)):
         began, kept = time.perf_counter(), True
@@ -67,8 +69,12 @@ def promise_of(function: Callable[..., object]) -> str:
     return (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
-def _room(entry: Entry) -> ModuleType:
-    return importlib.import_module(f"usbench.conformance.{ROOMS[entry.kind]}")
+def _note(function: Callable[[Any], str | None], bench: Any) -> str:
+    return function(bench) or ""
+
+
+def _room(kind: str) -> ModuleType:
+    return importlib.import_module(f"usbench.conformance.{ROOMS[kind]}")
 
 
 def _what_broke(error: Exception) -> str:

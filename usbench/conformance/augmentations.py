@@ -124,7 +124,7 @@ def leaves_what_is_outside(bench: Bench) -> None:
             if grey == 0.0 or step.wants_sector:
                 changed = bench.applied(step, given, inside)
                 wrong = int((changed != given)[~inside].sum())
-                require(wrong == 0, f"{_called(step, place)} changes {wrong} pixels outside: put them back by the sector")
+                require(wrong == 0, f"{_called(step, place)} changes {wrong} pixels outside: put them back")
 
 
 def takes_any_size_and_batch(bench: Bench) -> None:

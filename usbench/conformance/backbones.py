@@ -50,7 +50,7 @@ def gives_a_logit_a_pixel(bench: Bench) -> None:
 
 
 def has_maps_at_growing_strides(bench: Bench) -> None:
-    """Its encoder gives square maps at strides that grow and divide `stride`; the deepest, pooled, has `dim` numbers."""
+    """Its encoder gives square maps at growing strides that divide `stride`; the deepest, pooled, has `dim` numbers."""
     with torch.no_grad():
         maps = bench.network.encoder(bench.scans())
     shapes = [tuple(level.shape[2:]) for level in maps]

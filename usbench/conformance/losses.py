@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import statistics
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from usbench.conformance import promise, toy
-from usbench.conformance.promise import generators_of, listed, require, says_what_it_is
-from usbench.contracts import Batch, Clip, Loss, Out, named
-from usbench.hooks import Entry
+from usbench.conformance import toy
+from usbench.conformance.loss_bench import Bench, plain_contrast
+from usbench.conformance.promise import listed, require, says_what_it_is
+from usbench.contracts import Batch, Clip, named
+from usbench.draws import seed_globals
 from usbench.train import checkpoint
 from usbench.train.loop import Compute
 
 LEAST = 1e-7  # a gradient below this is rounding
 FALL_STEPS, FALL = 15, 0.1  # a tenth in so many steps on one batch
-
-
-class Bench(promise.Bench):
-    """A loss as it was built, and a second one that was trained for a few steps."""
-
-    @functools.cached_property
-    def size(self) -> int:
-        return toy.size_for(self.entry)
-
-    @functools.cached_property
-    def loss(self) -> Loss:
-        return toy.build(self.entry)
-
-    @functools.cached_property
-    def history(self) -> toy.History:
-        return toy.history(toy.build(self.entry), self.size)
-
-    @functools.cached_property
-    def private(self) -> list[str]:
-        """Generators that hang on the loss."""
-        return list(generators_of([self.loss]))
-
-    @functools.cached_property
-    def repeats(self) -> bool:
-        """Whether the same batch, seeding and memory give the same value."""
-        return self.value() == self.value()
-
-    def value(self, change: toy.Change = lambda batch: batch, **of: Any) -> float:
-        return toy.value(self.loss, change, size=self.size, **of)
-
-    def trial(self, run: Callable[[torch.optim.Optimizer], Any]) -> Any:
-        """Train the built loss, and put everything back."""
-        before = toy.Snapshot(self.loss)
-        try:
-            return run(toy.optimizer_of(self.loss))
-        finally:
-            before.restore()
 
 
 def says_where_it_is_from(bench: Bench) -> None:
@@ -70,7 +29,7 @@ def gives_named_scalars(bench: Bench) -> None:
     """From one grey channel it makes named float32 scalars that are finite and have a gradient."""
     before = toy.Snapshot(bench.loss)
     try:
-        parts = named(bench.loss(toy.batch_of(bench.loss, size=bench.size)))
+        parts = named(bench.loss(toy.batch_of(bench.loss)))
         for name, part in parts.items():
             require(part.dtype == torch.float32, f"the part '{name}' is {part.dtype}")
             require(torch.isfinite(part), f"the part '{name}' is {part.item()}")
@@ -150,8 +109,12 @@ def uses_labels_as_declared(bench: Bench) -> str:
     by_tag = bench.value(lambda batch: replace(batch, tag=batch.tag.sort()[0])) != before
     declared, needs = bench.loss.pretrain_labels != "none", bench.entry.needs
     require(declared or not by_label, "labels change the loss, and pretrain_labels is 'none'")
-    require(declared or not by_tag or "tag" in needs, "tags change the loss, and neither pretrain_labels nor needs say so")
-    require(by_label or by_tag or not declared, f"pretrain_labels is '{bench.loss.pretrain_labels}', and no label matters")
+    require(
+        declared or not by_tag or "tag" in needs, "tags change the loss, and neither pretrain_labels nor needs say so"
+    )
+    require(
+        by_label or by_tag or not declared, f"pretrain_labels is '{bench.loss.pretrain_labels}', and no label matters"
+    )
     return ""
 
 
@@ -183,7 +146,7 @@ def bears_bf16(bench: Bench) -> None:
         require(abs(rough - exact) <= max(0.1, 0.1 * abs(exact)), f"the loss is {rough:.6g}, in float32 {exact:.6g}")
 
         def run(optimizer: torch.optim.Optimizer) -> tuple[list[float], list[str]]:
-            values = toy.train(loss, optimizer, range(3), bench.size)
+            values = toy.train(loss, optimizer, range(3))
             return values, [n for n, t in checkpoint.tensors_of(loss).items() if not torch.isfinite(t).all()]
 
         values, wrong = bench.trial(run)
@@ -205,7 +168,7 @@ def takes_its_least_batch(bench: Bench) -> None:
 
 def _trains_on(bench: Bench, count: int) -> None:
     def run(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[Tensor]]:
-        parts = bench.loss.step(toy.batch_of(bench.loss, count=count, size=bench.size), optimizer)
+        parts = bench.loss.step(toy.batch_of(bench.loss, count=count), optimizer)
         return parts, [p.grad for p in bench.loss.network.encoder.parameters() if p.grad is not None]
 
     parts, gradients = bench.trial(run)
@@ -218,14 +181,14 @@ def _trains_on(bench: Bench, count: int) -> None:
 
 def draws_from_the_harness(bench: Bench) -> None:
     """Equal seeds give equal trainings, other seeds others: no generator of its own."""
-    require(not bench.private, f"{listed(bench.private)} is a generator of its own: use batch.rng or torch's global one")
-    again = toy.history(toy.build(bench.entry), bench.size)
+    require(not bench.private, f"{listed(bench.private)} is a generator of its own: use batch.rng or torch's")
+    again = toy.history(toy.build(bench.entry))
     for step, (one, other) in enumerate(zip(bench.history.values, again.values, strict=True)):
         require(one == other, f"at step {step} the loss is {one} and, trained again with the same seed, {other}")
     # Parameters only: lightly leaves the pointer of an empty bank as the memory happened to be.
     unequal = [name for name, _ in bench.loss.named_parameters() if _differs(bench.history.final, again.final, name)]
     require(not unequal, f"{listed(unequal)} differs when trained again with the same seed")
-    require(toy.value(toy.build(bench.entry, seed=1), size=bench.size) != bench.value(), "another seed gives the same loss")
+    require(toy.value(toy.build(bench.entry, seed=1)) != bench.value(), "another seed gives the same loss")
 
 
 def goes_on_from_a_checkpoint(bench: Bench) -> str:
@@ -238,7 +201,7 @@ def goes_on_from_a_checkpoint(bench: Bench) -> str:
     checkpoint.restore_optimizer(optimizer, bench.history.saved[1])
     half = toy.STEPS // 2
     for step in range(half, toy.STEPS):
-        (found,) = toy.train(loss, optimizer, range(step, step + 1), bench.size)
+        (found,) = toy.train(loss, optimizer, range(step, step + 1))
         expected = bench.history.values[step]
         require(found == expected, f"at step {step} the loss is {expected}, and {found} when it stopped at step {half}")
     then, now = bench.history.final, toy.state_of(loss, optimizer)
@@ -262,8 +225,8 @@ def falls_on_one_batch(bench: Bench) -> None:
         for step in range(FALL_STEPS):
             # A queue would fill with this very batch, and make the task harder: it stays as it was.
             checkpoint.restore(loss, dict(loss.named_parameters()) | memory)
-            toy.seed_globals("fixed")
-            found.append(float(sum(loss.step(toy.batch_of(loss, size=bench.size), optimizer).values())))
+            seed_globals("fixed")
+            found.append(float(sum(loss.step(toy.batch_of(loss), optimizer).values())))
             loss.update_teacher(step / (FALL_STEPS - 1))
             if _fallen(found):
                 break
@@ -280,26 +243,8 @@ def _fallen(found: list[float]) -> bool:
 def costs(bench: Bench) -> str:
     """Its cost is told: parameters beside the network's, and the time of a step."""
     own = sum(p.numel() for p in bench.loss.parameters()) - sum(p.numel() for p in bench.loss.network.parameters())
-    step, plain = _typical(bench.history), _typical(_plain(toy.needs_of_backbone(bench.entry), bench.size))
+    step, plain = bench.history.typical_seconds, plain_contrast(toy.needs_of_backbone(bench.entry)).typical_seconds
     return f"{own / 1e6:.2f} M parameters of its own, a step {1e3 * step:.0f} ms, {step / plain:.1f} × a plain contrast"
-
-
-def _typical(trained: toy.History) -> float:
-    return statistics.median(trained.seconds[1:])
-
-
-class PlainContrast(Loss):
-    """The yardstick of costs: two views, cosine similarities, cross-entropy; no head."""
-
-    def objective(self, out: Out, batch: Batch) -> Tensor:
-        """The other view among all of the batch."""
-        u, v = (functional.normalize(feature) for feature in out.features)
-        return functional.cross_entropy(u @ v.T / 0.1, torch.arange(len(u)))
-
-
-@functools.cache
-def _plain(needs: tuple[str, ...], size: int) -> toy.History:
-    return toy.history(toy.build(Entry("loss", "plain", PlainContrast, "", "", "", __file__, needs)), size)
 
 
 NOT_REPEATED = "not judged: one batch gives two values"

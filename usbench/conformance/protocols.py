@@ -93,7 +93,7 @@ def predicts_masks_of_the_packs_size(bench: Bench) -> None:
 
 
 def scores_what_it_names(bench: Bench) -> None:
-    """A score has every named metric, `primary` is one of them and finite for a lesion; a normal image is scored too."""
+    """A score has every named metric, of which `primary` is one; a normal image is scored too."""
     protocol = bench.protocol
     require(protocol.primary in protocol.metrics, f"primary '{protocol.primary}' is none of {protocol.metrics}")
     disc, empty = bench.batch.mask[0, 0].numpy() > 0.5, np.zeros((SIZE, SIZE), np.bool_)

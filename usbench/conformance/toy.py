@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from usbench.conformance.promise import require
 from usbench.contracts import Augmentation, Batch, Loss, named
 from usbench.data.feed import sector_boxes
 from usbench.draws import generator, seed_globals
@@ -27,20 +28,10 @@ from usbench.train.pretrain import Part, build_loss
 from usbench.views import Views, affine
 
 CPU = torch.device("cpu")
-SIZE, TOKEN_SIZE = 32, 64  # pixels: the least that five levels leave one pixel of; a few patches a side
+SIZE = 32  # pixels: the least that five levels leave one pixel of
+SMALL = {"dim": 32, "depth": 2}  # options of a backbone, where it has them
 STEPS = 4
 Change = Callable[[Batch], Batch]
-
-
-def backbone_for(entry: Entry) -> Entry:
-    """The backbone that a loss is checked on: that of the quick preset, or the smallest that gives what it needs."""
-    wanted = set(needs_of_backbone(entry))
-    if not wanted:
-        return registry().get("backbone", presets()["quick"]["backbone"])
-    fit = [each for each in registry().entries("backbone") if wanted <= set(getattr(each, "gives", ()))]
-    if not fit:
-        raise AssertionError(f"no backbone gives all that it needs: {', '.join(sorted(wanted))}")
-    return min(fit, key=lambda each: _parameters(each.name))
 
 
 def needs_of_backbone(entry: Entry) -> tuple[str, ...]:
@@ -49,22 +40,26 @@ def needs_of_backbone(entry: Entry) -> tuple[str, ...]:
     return tuple(sorted(given & set(entry.needs)))
 
 
-@functools.cache
-def _parameters(name: str) -> int:
-    return sum(p.numel() for p in registry().get("backbone", name).build().parameters())
-
-
-def size_for(entry: Entry) -> int:
-    """Pixels a side that a loss is checked at."""
-    return TOKEN_SIZE if needs_of_backbone(entry) else SIZE
+def backbone_for(entry: Entry) -> Entry:
+    """The backbone that a loss is checked on: that of the quick preset, or the first that gives what it needs."""
+    wanted = needs_of_backbone(entry)
+    if not wanted:
+        return registry().get("backbone", presets()["quick"]["backbone"])
+    fit = [each for each in registry().entries("backbone") if set(wanted) <= set(getattr(each, "gives", ()))]
+    require(fit, f"no backbone gives all that it needs: {', '.join(wanted)}")
+    return fit[0]
 
 
 def build(entry: Entry, *, seed: int = 0, precision: str = "float32", **options: Any) -> Loss:
     """The loss on its toy network, as the harness builds it."""
     backbone = backbone_for(entry)
-    network = build_network(backbone, dict(backbone.options), size_for(entry), seed)
+    network = build_network(backbone, {**backbone.options, **_small(backbone)}, SIZE, seed)
     schedule = Schedule(STEPS, 512, 1e-3, 1e-4, 0.25)
     return build_loss(Part(entry, {**entry.options, **options}), network, schedule, Compute(CPU, precision), seed)
+
+
+def _small(backbone: Entry) -> dict[str, int]:
+    return {name: value for name, value in SMALL.items() if name in backbone.options}
 
 
 def optimizer_of(loss: Loss) -> torch.optim.AdamW:
@@ -93,19 +88,21 @@ def scans(count: int, seed: int, side: int = 40) -> tuple[Tensor, Tensor]:
     return images.to(torch.uint8), fan.expand_as(images)
 
 
-def batch_of(loss: Loss, step: int = 0, count: int | None = None, size: int = SIZE) -> Batch:
+def batch_of(loss: Loss, step: int = 0, count: int | None = None) -> Batch:
     """A batch through the harness's own views; every field is known, and the generator fresh."""
     k = len(loss.item.roles)
     n = max(6, loss.min_batch) if count is None else count
     images, fan = scans(k * n, step)
-    views = Views([Crop()], size, loss.views)
+    views = Views([Crop()], SIZE, loss.views)
     drawn = views.draw(generator("views", step), sector_boxes(fan[:, 0].numpy()), CPU)
     made = views(images, fan.to(torch.uint8) if loss.wants_sector else None, drawn)
-    by_role = [[part[role] for role in range(k) for part in [x.chunk(k) for x in each]] for each in made]
+    shown, geometry, sectors = (
+        [part[role] for role in range(k) for part in [view.chunk(k) for view in each]] for each in made
+    )
     at = torch.arange(n)
     frames = 3 * torch.arange(k)[None] + torch.zeros(n, 1, dtype=torch.long)
     return Batch(
-        *by_role, index=at, label=at % 2, video=at, frame=frames, time=frames / 10, tag=at % 3,
+        shown, geometry, sectors, index=at, label=at % 2, video=at, frame=frames, time=frames / 10, tag=at % 3,
         step=step, total=STEPS, rng=generator("loss", step),
     )  # fmt: skip
 
@@ -138,12 +135,12 @@ def value(loss: Loss, change: Change = lambda batch: batch, **of: Any) -> float:
         before.restore()
 
 
-def train(loss: Loss, optimizer: torch.optim.Optimizer, steps: range, size: int = SIZE) -> list[float]:
+def train(loss: Loss, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
     """Train as the harness does; the loss of each step."""
     found = []
     for step in steps:
         seed_globals("train", step)
-        batch = batch_of(loss, step, size=size)
+        batch = batch_of(loss, step)
         found.append(float(sum(loss.step(batch, optimizer).values())))
         loss.update_teacher(batch.progress)
     return found
@@ -163,10 +160,15 @@ class History:
     teacher: dict[str, bool]  # each tensor of the teacher → whether it moved
     saved: tuple[dict[str, Tensor], dict[str, Tensor]]  # loss and optimiser, halfway, written and read back
     final: dict[str, Tensor]
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float]  # of each step
+
+    @property
+    def typical_seconds(self) -> float:
+        """Of a step but the first."""
+        return statistics.median(self.seconds[1:])
 
 
-def history(loss: Loss, size: int = SIZE) -> History:
+def history(loss: Loss) -> History:
     """Train a fresh loss for a few steps and keep what the checks ask for."""
     optimizer = optimizer_of(loss)
     names = {id(p): name for name, p in loss.named_parameters()}
@@ -178,7 +180,7 @@ def history(loss: Loss, size: int = SIZE) -> History:
         if step == STEPS // 2:
             saved = written_and_read(loss, optimizer)
         began = time.perf_counter()
-        values += train(loss, optimizer, range(step, step + 1), size)
+        values += train(loss, optimizer, range(step, step + 1))
         seconds.append(time.perf_counter() - began)
         for name, p in seen.items():
             if p.grad is not None:
@@ -194,9 +196,7 @@ def state_of(loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def written_and_read(
-    loss: Loss, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def written_and_read(loss: Loss, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The checkpoint as it comes back from a file."""
     with TemporaryDirectory() as folder:
         loss_file, optimizer_file = Path(folder, "loss"), Path(folder, "optimizer")
