@@ -550,7 +550,10 @@ def test_a_sound_protocol_breaks_nothing() -> None:
     [
         ({"primary": "dice"}, "scores_what_it_names", "primary 'dice' is none of"),
         ({"metrics": ("overlap", "dice")}, "scores_what_it_names", "a score has ['overlap'], not"),
-        ({"inner": lambda self, output, batch: -self.objective(output, batch)}, "scores_each_image_inside", "for 8 images it is ()"),
+        (
+            {"inner": lambda self, output, batch: -self.objective(output, batch)},
+            "scores_each_image_inside", "for 8 images it is ()",
+        ),
         ({"predict": lambda self, output, size: output[:, 0] > 0}, "predicts_masks_of_the_packs_size", "(8, 32, 32)"),
         ({"objective": lambda self, output, batch: output.mean((1, 2, 3))}, "gives_a_scalar_objective", "(8,)"),
     ],

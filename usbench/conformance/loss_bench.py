@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from usbench.conformance import promise, toy
 from usbench.conformance.promise import generators_of
@@ -42,6 +44,23 @@ class Bench(promise.Bench):
     def value(self, change: toy.Change = lambda batch: batch, **of: Any) -> float:
         """The loss of a batch, changed or as it is."""
         return toy.value(self.loss, change, **of)
+
+    @contextlib.contextmanager
+    def still_norms(self) -> Iterator[None]:
+        """Batch norms keep to the statistics of one batch, through which each view would show in every other."""
+        norms = [module for module in self.loss.modules() if isinstance(module, _BatchNorm)]
+        before, momenta = toy.Snapshot(self.loss), [norm.momentum for norm in norms]
+        try:
+            for norm in norms:
+                norm.momentum = 1.0
+            self.loss(toy.batch_of(self.loss))
+            for norm in norms:
+                norm.eval()
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.train().momentum = momentum
+            before.restore()
 
     def trial(self, run: Callable[[torch.optim.Optimizer], Any]) -> Any:
         """Train the built loss, and put everything back."""

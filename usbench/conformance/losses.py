@@ -89,15 +89,16 @@ def uses_the_teacher(bench: Bench) -> str:
 
 def uses_each_view(bench: Bench) -> None:
     """Each view matters to the loss."""
-    before = bench.value()
-    for place in range(sum(bench.loss.views) * len(bench.loss.item.roles)):
+    with bench.still_norms():
+        before = bench.value()
+        for place in range(sum(bench.loss.views) * len(bench.loss.item.roles)):
 
-        def change(batch: Batch, place: int = place) -> Batch:
-            batch.views[place] = batch.views[place].flip((0, -1))
-            return batch
+            def change(batch: Batch, place: int = place) -> Batch:
+                batch.views[place] = batch.views[place].flip((0, -1))
+                return batch
 
-        changed = bench.value(change)
-        require(abs(changed - before) > 1e-6 * abs(before), f"view {place} may hold anything: the loss stays {before}")
+            moved = abs(bench.value(change) - before)
+            require(moved > 1e-6 * abs(before), f"view {place} may hold anything: the loss stays {before:.6g}")
 
 
 def uses_labels_as_declared(bench: Bench) -> str:
