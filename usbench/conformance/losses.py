@@ -88,7 +88,10 @@ def uses_the_teacher(bench: Bench) -> str:
 
 
 def uses_each_view(bench: Bench) -> None:
-    """Each view matters to the loss, at the last step; a curriculum may leave one out before."""
+    """Each view matters to the loss.
+
+    That is judged at the last step: a curriculum may leave a view out before.
+    """
     with bench.still_norms():
         before = bench.value(step=toy.STEPS - 1)
         for place in range(sum(bench.loss.views) * len(bench.loss.item.roles)):
