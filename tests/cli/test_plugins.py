@@ -160,6 +160,83 @@ def test_a_folder_that_is_there_is_left_alone(usbench: Call, tmp_path: Path) -> 
     assert not list((tmp_path / "my-loss").iterdir())
 
 
+# Wrong at run time
+
+LOSS = """
+import torch
+from usbench import Loss, hookimpl
+
+class Mine(Loss):
+    def objective(self, out, batch):
+        return {body}
+
+@hookimpl
+def usbench_losses(register):
+    register("mine", Mine, summary="mine")
+"""
+STEP = """
+import numpy as np
+from usbench import Augmentation, hookimpl
+
+class Mine(Augmentation):
+    def draw(self, rng, boxes, *, local):
+        return {draw}
+
+    def forward(self, images, drawn, sector):
+        return {body}
+
+@hookimpl
+def usbench_augmentations(register):
+    register("mine", Mine, summary="mine")
+"""
+BACKBONE = """
+from torch import nn
+from usbench import Network, hookimpl
+
+class Encoder(nn.Conv2d):
+    def forward(self, images):
+        return {maps}
+
+def build():
+    return Network(Encoder(1, 4, 3, 2, 1), nn.Upsample(scale_factor=2.0), nn.Conv2d(4, 1, 1), dim={dim}, stride=2)
+
+@hookimpl
+def usbench_backbones(register):
+    register("mine", build, summary="mine")
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "source", "words"),
+    [
+        ("--loss", LOSS.format(body="torch.tensor(1.0)"), "depends on nothing that is trained, so it has no gradient"),
+        ("--loss", LOSS.format(body="out.features[0].mean() * float('nan')"), "became nan at step 0"),
+        ("--loss", LOSS.format(body="out.features[0]"), "the part 'loss' of the loss is (8, 96), not a scalar tensor"),
+        ("--loss", LOSS.format(body="{'a': None}"), "the part 'a' of the loss is NoneType, not a scalar tensor"),
+        ("--aug", STEP.format(draw="{}", body="images[..., ::2]"), "step Mine made (16, 1, 32, 16) of images of (16"),
+        ("--aug", STEP.format(draw="{}", body="None"), "step Mine made a NoneType of images of (16, 1, 32, 32)"),
+        ("--aug", STEP.format(draw="{}", body="images * float('nan')"), "no weight has moved yet, so look at the loss"),
+        ("--aug", STEP.format(draw="{'g': np.ones(3)}", body="images"), "step Mine drew 'g' of (3,) for 16 views"),
+        ("--aug", STEP.format(draw="{'affine': np.eye(3)}", body="images"), "drew 'affine' of (3, 3) for 16 views"),
+        ("--aug", STEP.format(draw="None", body="images"), "step Mine drew a NoneType for 16 views"),
+        ("--backbone", BACKBONE.format(maps="super().forward(images)", dim=4), "must give a list of maps"),
+        (
+            "--backbone",
+            BACKBONE.format(maps="[super().forward(images)]", dim=5),
+            "says dim=5, and its deepest map has 4",
+        ),
+    ],
+    ids=range(12),
+)
+def test_a_plugin_that_gives_something_else_ends_a_run_in_one_sentence(
+    usbench: Call, tiny: list[str], tmp_path: Path, flag: str, source: str, words: str
+) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    said = usbench("--plugins-dir", tmp_path, "run", "--loss", "simclr", *tiny, flag, "mine", "--out", tmp_path / "r")
+    assert said.code in (1, 2) and words in said.one_sentence()
+    assert not [path for path in (tmp_path / "r").glob("pretrain-*") if not path.name.endswith(".part")]
+
+
 # Begun
 
 
