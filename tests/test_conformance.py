@@ -426,6 +426,13 @@ def unused_parameter() -> Network:
     return network
 
 
+def coarse_map_first() -> Network:
+    network = sound_network()
+    forward = network.encoder.forward
+    network.encoder.forward = lambda images: [functional.avg_pool2d(forward(images)[-1], 2), forward(images)[-1]]
+    return network
+
+
 def own_start() -> Network:
     network = sound_network()
     nn.init.uniform_(network.head.weight, -0.1, float(MODULES_OWN.uniform(0.1, 0.2)))
@@ -439,8 +446,9 @@ def test_a_sound_backbone_breaks_nothing() -> None:
 @pytest.mark.parametrize(
     ("factory", "name", "words"),
     [
-        (lambda: Network(*convolutions(), dim=9, stride=4), "has_maps_at_growing_strides", "dim is 9"),
-        (lambda: Network(*convolutions(classes=3), dim=8, stride=4), "gives_a_logit_a_pixel", "(2, 3, 64, 64)"),
+        (lambda: Network(*convolutions(), dim=9, stride=4), "gives_a_logit_a_pixel", "says dim=9, and its deepest"),
+        (lambda: Network(*convolutions(classes=3), dim=8, stride=4), "gives_a_logit_a_pixel", "makes (1, 3, 32, 32)"),
+        (coarse_map_first, "has_maps_at_growing_strides", "strides [8.0, 4.0]"),
         (unused_parameter, "gives_each_tensor_a_gradient", "'encoder.extra.bias', 'encoder.extra.weight' gets none"),
         (own_start, "starts_from_the_seed", "'head.weight' differs"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ class Views(nn.Module):
         return views, geometry, sectors
 
 
-def _check_rows(step: Augmentation, values: object, count: int) -> None:
+def _check_rows(step: Augmentation, values: Any, count: int) -> None:
     """Refuse draws that are not one row a view."""
     rows = values if isinstance(values, dict) else {"": values}
     for name, drawn in rows.items():
