@@ -15,7 +15,7 @@ from usbench.hooks import Registry
 
 HOUSE = Path(__file__).parent.parent
 FLOORS = (
-    {"errors", "draws", "items", "source", "hooks", "contracts", "views", "spec"},
+    {"errors", "draws", "items", "source", "hooks", "contracts", "views", "spec", "scaffold"},
     {"data"},
     {"train", "evaluate"},
     {"runs", "conformance"},

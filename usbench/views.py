@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from usbench.contracts import Augmentation
+from usbench.errors import UsbenchError
 
 MEAN, DEVIATION = 0.30, 0.22  # of the input of every row, whatever the data: one fixed choice
 LOCAL_SHARE = 0.5  # side of a local view, as a share of a global one
@@ -90,6 +92,7 @@ class Views(nn.Module):
                 assert isinstance(step, Augmentation)
                 step.views = count
                 values = step.draw(rng, every, local=local)
+                _check_rows(step, values, len(every))
                 if "affine" in values:
                     matrix = matrix @ values.pop("affine").astype(np.float32)
                     every = np.tile(np.array([-1, -1, 1, 1], np.float32), (len(every), 1))  # now inside the crop
@@ -111,12 +114,33 @@ class Views(nn.Module):
             pixels = sampled[:, :1].mul(1 / 255)
             inside = sampled[:, 1:] > 0.5 if sector is not None else None
             for step, params in zip(self.steps, each.steps, strict=True):
-                pixels = step(pixels, params, inside)
+                given, pixels = pixels.shape, step(pixels, params, inside)
+                if not isinstance(pixels, Tensor) or pixels.shape != given:
+                    raise UsbenchError(
+                        f"augmentation step {type(step).__name__} made {_shown(pixels)} of images of {tuple(given)}: "
+                        "it must keep their shape."
+                    )
             views += normalise(pixels).chunk(each.views)
             geometry += each.matrix.chunk(each.views)
             if inside is not None:
                 sectors += inside.float().chunk(each.views)
         return views, geometry, sectors
+
+
+def _check_rows(step: Augmentation, values: Any, count: int) -> None:
+    """Refuse draws that are not one row a view."""
+    rows = values if isinstance(values, dict) else {"": values}
+    for name, drawn in rows.items():
+        if np.shape(drawn)[:1] != (count,):
+            of = f"'{name}' of {np.shape(drawn)}" if name else f"a {type(values).__name__}"
+            raise UsbenchError(
+                f"augmentation step {type(step).__name__} drew {of} for {count} views: "
+                "draw must give a dict of arrays with one row a view."
+            )
+
+
+def _shown(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _to(values: np.ndarray, device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ COMMANDS = {
     "show": ("usbench.cli.judge:show", "Show a run again: table, training, pictures."),
     "leaderboard": ("usbench.cli.judge:board", "All results of one or several stores as one table."),
     "data": ("usbench.cli.data:data", "Make and inspect packs of images."),
-    "plugins": ("usbench.cli.plugins:plugins", "List and describe what is installed."),
+    "plugins": ("usbench.cli.plugins:plugins", "List, describe, check and begin plugins."),
     "preview": ("usbench.cli.preview:preview", "A contact sheet of what an augmentation does."),
     "doctor": ("usbench.cli.doctor:doctor", "Check this machine and this installation."),
 }

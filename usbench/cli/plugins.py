@@ -1,24 +1,32 @@
-"""`usbench plugins`: what is installed. Imports no torch."""
+"""`usbench plugins`: what is installed, whether it keeps its promises, and a package to begin one's own with."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from usbench.cli import Group
+from usbench.hooks import KINDS
+
+if TYPE_CHECKING:
+    from usbench.hooks import Entry
+
+KIND = click.Choice(KINDS)
 
 
 @click.group(cls=Group)
 def plugins() -> None:
-    """List and describe what is installed."""
+    """List, describe, check and begin plugins."""
 
 
 @plugins.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(as_json: bool) -> None:
     """Every registered name in one line."""
-    from usbench.hooks import KINDS, registry
+    from usbench.hooks import registry
 
     known = registry()
     if as_json:
@@ -44,16 +52,12 @@ def list_(as_json: bool) -> None:
 
 @plugins.command()
 @click.argument("name")
-def show(name: str) -> None:
+@click.option("--kind", type=KIND, help="Where one name stands in several kinds.")
+def show(name: str, kind: str | None) -> None:
     """All that is known about one NAME."""
-    from usbench.errors import unknown
-    from usbench.hooks import registry
+    from usbench.report.citation import bibtex
 
-    known = registry()
-    found = [entry for entry in known.entries() if entry.name == name]
-    if not found:
-        raise unknown("plugin", name, {entry.name for entry in known.entries()})
-    for entry in found:
+    for entry in _named(name, kind):
         click.echo(f"{entry.kind} {entry.name}: {entry.summary}")
         click.echo(f"  paper      {entry.reference or '–'}")
         click.echo(f"  plugin     {entry.plugin} ({entry.where})")
@@ -64,3 +68,66 @@ def show(name: str) -> None:
         for place, (key, value) in enumerate(entry.options.items()):
             shown = "/".join(map(str, value)) if isinstance(value, tuple) else value
             click.echo(f"  {'options' if place == 0 else '':<10} {key}={shown}")
+        if entry.reference:
+            click.echo(bibtex(entry.reference))
+
+
+@plugins.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Everything that is registered.")
+@click.option("--kind", type=KIND, help="Of one kind only.")
+def check(name: str | None, every: bool, kind: str | None) -> None:
+    """Whether NAME keeps what every plugin must; exit code 1 where a promise is broken."""
+    from usbench.errors import UsbenchError
+    from usbench.hooks import registry
+
+    if (name is None) != every:
+        raise UsbenchError("name one plugin, or all with --all: 'usbench plugins list' shows the names.")
+    entries = list(registry().entries(kind)) if name is None else _named(name, kind)
+    broken = sum(_judge(entry, brief=every) for entry in entries)
+    unloaded = registry().broken if every else {}
+    for plugin, reason in unloaded.items():
+        click.echo(f"broken: plugin '{plugin}' could not be loaded ({reason})")
+    if broken or unloaded:
+        click.get_current_context().exit(1)
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", type=KIND, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Where the folder NAME goes.")
+def new(name: str, kind: str, output: Path) -> None:
+    """Write a package with one working plugin NAME, its test and a README, to begin with."""
+    from usbench.scaffold import write_package
+
+    folder = write_package(name, kind, output)
+    click.echo(f"{folder}: {kind} {name}, ready to work; next: pip install {folder} && usbench plugins check {name}")
+
+
+def _named(name: str, kind: str | None) -> list[Entry]:
+    """The entries of a name, one a kind."""
+    from usbench.errors import unknown
+    from usbench.hooks import registry
+
+    known = list(registry().entries(kind))
+    found = [entry for entry in known if entry.name == name]
+    if not found:
+        raise unknown(kind or "plugin", name, {entry.name for entry in known})
+    return found
+
+
+def _judge(entry: Entry, *, brief: bool) -> int:
+    """Print the verdicts on an entry; how many promises are broken."""
+    from usbench import conformance
+
+    verdicts = conformance.check(entry)
+    broken = sum(not verdict.kept for verdict in verdicts)
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    told = f"{broken} of {len(verdicts)} promises broken" if broken else f"{len(verdicts)} promises kept"
+    click.echo(f"{entry.kind} {entry.name}: {told} ({seconds:.1f} s)")
+    for verdict in verdicts:
+        if not verdict.kept:
+            click.echo(f"  BROKEN  {verdict.promise}: {verdict.note}")
+        elif not brief:
+            click.echo(f"  kept    {verdict.promise}{f' ({verdict.note})' if verdict.note else ''}")
+    return broken

@@ -195,10 +195,15 @@ class Training:
             if not torch.isfinite(values).all():
                 step = self.step - len(self.pending) + back
                 good = f"step {self.saved} in {self.folder / STATE}" if self.saved else "none yet: it starts anew"
+                mend = (
+                    "try a smaller learning rate"
+                    if step
+                    else "no weight has moved yet, so look at the loss and the views"
+                )
                 raise RunFailed(
                     f"the loss of {self.title} became {values.sum().item()} at step {step} "
                     f"(learning rate {self.schedule.rate(step):.2e}); the last good checkpoint is {good}; "
-                    "try a smaller learning rate."
+                    f"{mend}."
                 )
 
     def _close_window(self, rate: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from usbench.errors import UsbenchError
 from usbench.hooks import Entry
 from usbench.train import checkpoint
 
+PROBE = 32  # pixels a side, or the next multiple of the stride
 CLASSIFIER = re.compile(r"^(fc|classifier|head|last_linear)\.|num_batches_tracked$")
 
 
@@ -44,7 +46,30 @@ def build_network(entry: Entry, options: dict[str, object], size: int, seed: int
             f"backbone '{entry.name}' cannot take {size} px: the size must be a multiple of {network.stride}, "
             f"for example --size {below}."
         )
+    _check_shapes(entry, network)
     return network
+
+
+@torch.no_grad()
+def _check_shapes(entry: Entry, network: Network) -> None:
+    """Refuse a network that does not make what the contract says, before anything is trained."""
+    side = network.stride * math.ceil(PROBE / network.stride)
+    training = network.training
+    network.eval()
+    maps = network.encoder(torch.zeros(1, 1, side, side))
+    if not isinstance(maps, list | tuple) or any(getattr(level, "ndim", 0) != 4 for level in maps):
+        raise UsbenchError(f"the encoder of backbone '{entry.name}' must give a list of maps (N, channels, H, W).")
+    if maps[-1].shape[1] != network.dim:
+        raise UsbenchError(
+            f"backbone '{entry.name}' says dim={network.dim}, and its deepest map has {maps[-1].shape[1]} channels."
+        )
+    logits = network.head(network.decoder(maps))
+    if logits.shape != (1, 1, side, side):
+        raise UsbenchError(
+            f"backbone '{entry.name}' makes {tuple(logits.shape)} of an image of {side} px: "
+            f"it must make one logit a pixel, {(1, 1, side, side)}."
+        )
+    network.train(training)
 
 
 def start_from(network: Network, init: str) -> LoadReport | None:

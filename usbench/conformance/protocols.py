@@ -1,0 +1,110 @@
+"""What any protocol must keep, whoever wrote it. A check's docstring is the promise."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from usbench.conformance import promise
+from usbench.conformance.promise import require, says_what_it_is
+from usbench.contracts import Labelled, Network, Protocol
+from usbench.draws import seed_globals
+from usbench.hooks import registry
+from usbench.spec import presets
+from usbench.train.networks import build_network
+from usbench.views import normalise
+
+SIZE, PACK_SIZE, COUNT = 32, 48, 8
+STEPS, FALL = 20, 0.05
+
+
+class Bench(promise.Bench):
+    """A protocol, and bright discs on dark ground to train it on."""
+
+    @functools.cached_property
+    def protocol(self) -> Protocol:
+        made = self.entry.build(**self.entry.options)
+        require(isinstance(made, Protocol), f"it built a {type(made).__name__}, no usbench.Protocol")
+        return made
+
+    @functools.cached_property
+    def batch(self) -> Labelled:
+        rng = np.random.default_rng(0)
+        rows, columns = np.mgrid[:SIZE, :SIZE]
+        middles, radii = rng.uniform(0.3, 0.7, (COUNT, 2)) * SIZE, rng.uniform(0.15, 0.3, COUNT) * SIZE
+        discs = [(rows - y) ** 2 + (columns - x) ** 2 < r**2 for (y, x), r in zip(middles, radii, strict=True)]
+        mask = torch.from_numpy(np.stack(discs))[:, None].float()
+        noise = torch.from_numpy(rng.uniform(0, 0.2, mask.shape).astype(np.float32))
+        return Labelled(normalise(0.2 + 0.5 * mask + noise), mask, torch.arange(COUNT) % 2)
+
+    def model(self) -> nn.Module:
+        backbone = registry().get("backbone", presets()["quick"]["backbone"])
+        network = build_network(backbone, dict(backbone.options), SIZE, seed=0)
+        assert isinstance(network, Network)
+        return self.protocol.adapt(network).train()
+
+    @functools.cached_property
+    def output(self) -> Tensor:
+        with torch.no_grad():
+            return self.model().eval()(self.batch.images)
+
+
+def gives_a_scalar_objective(bench: Bench) -> None:
+    """Its objective is a finite scalar with a gradient."""
+    loss = bench.protocol.objective(bench.model()(bench.batch.images), bench.batch)
+    shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+    require(isinstance(loss, Tensor) and loss.ndim == 0, f"the objective is {shape}, not a scalar")
+    require(torch.isfinite(loss) and loss.requires_grad, f"the objective is {loss.item()}, or has no gradient")
+
+
+def learns_a_toy(bench: Bench) -> None:
+    """Its objective falls on bright discs, and the inner score rises."""
+    model = bench.model()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    values, scores = [], []
+    for step in range(STEPS):
+        seed_globals("conformance", step)
+        output = model(bench.batch.images)
+        loss = bench.protocol.objective(output, bench.batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+        scores.append(float(bench.protocol.inner(output.detach(), bench.batch).nanmean()))
+    require(values[-1] < values[0] - FALL * abs(values[0]), f"it goes from {values[0]:.4g} to {values[-1]:.4g}")
+    require(scores[-1] > scores[0], f"the inner score goes from {scores[0]:.4g} to {scores[-1]:.4g}")
+
+
+def scores_each_image_inside(bench: Bench) -> None:
+    """The inner score has one number an image."""
+    shape = tuple(bench.protocol.inner(bench.output, bench.batch).shape)
+    require(shape == (COUNT,), f"for {COUNT} images it is {shape}")
+
+
+def predicts_masks_of_the_packs_size(bench: Bench) -> None:
+    """A prediction is a bool mask of the pack's size for each image."""
+    masks = bench.protocol.predict(bench.output, PACK_SIZE)
+    require(masks.shape == (COUNT, PACK_SIZE, PACK_SIZE), f"for {COUNT} images of {PACK_SIZE} px: {tuple(masks.shape)}")
+    require(masks.dtype == torch.bool, f"it is {masks.dtype}, not bool")
+
+
+def scores_what_it_names(bench: Bench) -> None:
+    """A score has every named metric, of which `primary` is one; a normal image is scored too."""
+    protocol = bench.protocol
+    require(protocol.primary in protocol.metrics, f"primary '{protocol.primary}' is none of {protocol.metrics}")
+    disc, empty = bench.batch.mask[0, 0].numpy() > 0.5, np.zeros((SIZE, SIZE), np.bool_)
+    for truth in (disc, empty):
+        for predicted in (disc, empty):
+            found = protocol.score(predicted, truth, 1.0)
+            require(set(found) >= set(protocol.metrics), f"a score has {sorted(found)}, not {sorted(protocol.metrics)}")
+    require(math.isfinite(protocol.score(disc, disc, 1.0)[protocol.primary]), "a perfect mask has no primary score")
+
+
+CHECKS = (
+    says_what_it_is, gives_a_scalar_objective, learns_a_toy, scores_each_image_inside,
+    predicts_masks_of_the_packs_size, scores_what_it_names,
+)  # fmt: skip
