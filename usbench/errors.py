@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 12  # names of a long list that a sentence holds
+
 
 class UsbenchError(Exception):
     """Bad input: the command line prints the sentence and leaves with exit code 2."""
@@ -24,6 +26,13 @@ class Interrupted(UsbenchError):
     exit_code = 130
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names for a sentence: the first of them where there are many."""
+    every = list(names)
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return (", ".join(every[:SHOWN]) + more) or "nothing"
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, where: str = "") -> UsbenchError:
     """The error for a name nobody knows, with the nearest known one offered."""
     choices = sorted(known)
@@ -31,7 +40,7 @@ def unknown(what: str, name: str, known: Iterable[str], *, where: str = "") -> U
     if near:
         mend = f"did you mean '{near[0]}'?"
     elif choices:
-        mend = f"known: {', '.join(choices)}."
+        mend = f"known: {listed(choices)}."
     else:
         mend = "there is none."
     return UsbenchError(f"unknown {what} '{name}'{' ' + where if where else ''}: {mend}")

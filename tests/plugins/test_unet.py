@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from usbench_unet.unet import encoder_name, unet
@@ -17,12 +15,7 @@ from usbench.train.networks import build_network
 ENTRIES = [entry for entry in registry().entries("backbone") if entry.plugin == "unet"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="class")

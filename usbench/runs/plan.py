@@ -11,7 +11,7 @@ from typing import Any
 from usbench.data.cohort import digest_of
 from usbench.data.home import Progress, options_of
 from usbench.data.pack import Pack
-from usbench.errors import UsbenchError
+from usbench.errors import UsbenchError, listed
 from usbench.hooks import Entry, Registry
 from usbench.runs.sources import Sources, Tested
 from usbench.spec import (
@@ -119,7 +119,7 @@ class Planner:
             ]
             raise UsbenchError(
                 f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{'+'.join(p.name for p in packs)}' "
-                f"does not have; what fits: {', '.join(fits) or 'nothing'}."
+                f"does not have; what fits: {listed(fits)}."
             )
 
     def _check_backbone(self) -> None:
@@ -131,7 +131,7 @@ class Planner:
             fits = [other.name for other in backbones if set(wanted) <= set(other.gives)]
             raise UsbenchError(
                 f"loss '{loss.name}' needs {', '.join(lacking)}, which backbone '{backbone.name}' does not give; "
-                f"what fits: {', '.join(fits) or 'nothing'}."
+                f"what fits: {listed(fits)}."
             )
 
     @staticmethod
