@@ -36,7 +36,8 @@ def listed(names: Iterable[str]) -> str:
 def unknown(what: str, name: str, known: Iterable[str], *, where: str = "") -> UsbenchError:
     """The error for a name nobody knows, with the nearest known one offered."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    lower = {choice.lower(): choice for choice in choices}
+    near = [lower[found] for found in difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)]
     if near:
         mend = f"did you mean '{near[0]}'?"
     elif choices:

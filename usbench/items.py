@@ -49,6 +49,7 @@ class Dataset:
     finds_sector: ClassVar[bool] = True  # the harness finds the sector of an imported item that brings none
     generic: ClassVar[bool] = False  # takes anything of a form, so another importer that fits is the better one
     name: str = ""  # of the pack, where it is not the name that the plugin is registered under
+    people: str = ""  # data sets that say the same have the same patients under the same names
     skip_broken: bool = False  # leave out what cannot be read, instead of ending; set by the harness
     skipped: Mapping[str, str] = MappingProxyType({})  # what was left out → why, complete after the last item
 

@@ -39,6 +39,10 @@ class Clips(Importer):
     def cases(self, release: Release) -> Iterator[Case]:
         clips: dict[str, list[PurePosixPath]] = defaultdict(list)
         self.videos = [PurePosixPath(found[0]) for found in release.match(rf"(?:.+/)?{VIDEO}")]
+        first: dict[str, PurePosixPath] = {}
+        for video in self.videos:
+            if (other := first.setdefault(video.with_suffix("").as_posix(), video)) != video:
+                raise UsbenchError(f"two videos have one name: '{other}' and '{video}'; rename or remove one.")
         for image in map(PurePosixPath, release.images):
             if image.parent.name:
                 clips[image.parent.as_posix()].append(image)

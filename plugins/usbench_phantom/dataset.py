@@ -42,6 +42,7 @@ class Phantom(Dataset):
         super().__init__(domain=domain, patients=patients, size=size, seed=seed)
         self.name, self.domain = domain, DOMAINS[domain]
         self.patients, self.size, self.seed = patients, size, seed
+        self.people = f"phantom-{domain}-{seed}"  # however many of them, and at whatever size
 
     def count(self, path: Path | None) -> int:
         """The number of images, without simulating one."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from usbench.data.feed import Feed
+from usbench.data.frozen import read_split
 from usbench.data.pack import Pack
 from usbench.data.splits import Division, as_lists, fold_split, split
 from usbench.errors import UsbenchError
@@ -112,7 +113,7 @@ def test_labels_of_packs_that_are_not_trained_on_are_no_labels(
     installed: Registry, tiny_settings: dict[str, Any], second: Path
 ) -> None:
     offered = {stage.kind: stage for stage in plan_of(installed, tiny_settings, pretrain_data=[str(second)]).stages}
-    assert offered["pretrain"].places["pretrain"] == [[str(second), None]]
+    assert offered["pretrain"].places["pretrain"] == [] != offered["pretrain"].places["pretrain_whole"]
 
     pack = Pack(second)
     feed = Feed([(pack, np.arange(pack.count))], 32, torch.device("cpu"), unlabelled=[pack])
@@ -146,7 +147,7 @@ def test_a_leak_that_was_let_pass_stands_in_the_table_and_the_record(
 ) -> None:
     flags = [*tiny, "--labels", "100", "--out", tmp_path, "--ood", leaky]
     refused = usbench("run", "--loss", "none", *flags)
-    assert refused.code == 2 and "leave 'leaky' out" in refused.one_sentence()
+    assert refused.code == 2 and "leave 'discs' or 'leaky' out" in refused.one_sentence()
     assert not list(tmp_path.rglob("record.json"))
     said = usbench("run", "--loss", "none", *flags, "--allow-leaks")
     assert said.code == 0, said.err
@@ -213,6 +214,8 @@ def test_a_split_file_that_cuts_a_patient_is_refused_unless_that_is_allowed(
         ('{"train": [], "test": ["p001-0"]}', "nobody to train on"),
         ('{"train": ["p000-0"], "test": ["p000-0"]}', "'p000-0' stands twice"),
         ('{"train": ["p000-0"], "test": ["p001-x"]}', "unknown image 'p001-x'.*did you mean 'p001-"),
+        ('{"train": ["p000-0"], "test": ["p001-0"], "test": ["p002-0"]}', "'test' stands twice"),
+        ("[" * 100_000, "is not JSON"),
         ('{"train": ["p000-0"], "tests": ["p001-0"], "test": ["p001-1"]}', "unknown side 'tests'"),
     ],
 )
@@ -235,3 +238,104 @@ def test_with_several_packs_a_split_file_says_whose_it_is(
         plan_of(installed, tiny_settings, data=data, split=[str(file)])
     rows = rows_of(plan_of(installed, tiny_settings, data=data, split=[f"discs={file}"]))
     assert all(row["fold"].startswith("split:") and row["fold"].endswith(" 0") for row in rows.values())
+
+
+def keys(plan: Plan, kind: str) -> dict[tuple[str, str], str]:
+    return {(s.row["loss"], s.row.get("test_data", "")): s.key for s in plan.stages if s.kind == kind}
+
+
+def test_rows_of_two_pools_of_labels_stand_in_two_arenas_though_they_know_the_same_images(
+    installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path, lists: dict[str, list[str]]
+) -> None:
+    settings = {**tiny_settings, "ood": [], "labels": [100]}
+    (tmp_path / "all.json").write_text(json.dumps(lists))
+    mates = [name for name in lists["train"] if name.startswith(lists["train"][0][:4])]
+    fewer = {**lists, "train": [n for n in lists["train"] if n not in mates], "unlabelled": mates}
+    (tmp_path / "fewer.json").write_text(json.dumps(fewer))
+    one, other = (rows_of(plan_of(installed, settings, split=[str(tmp_path / f"{n}.json")])) for n in ("all", "fewer"))
+    assert one["discs"]["arena"] != other["discs"]["arena"]
+    assert one["discs"]["setting"] != other["discs"]["setting"]
+
+
+def test_a_test_that_stands_elsewhere_in_a_table_is_another_stage(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    """Four steps and four more of `none-long` are the eight steps of `none` elsewhere: one training, two rows."""
+    eight = {**tiny_settings, "finetune": {"steps": 8, "batch": 4}}
+    four, more = plan_of(installed, tiny_settings), plan_of(installed, eight)
+    assert keys(four, "finetune")["none-long", ""] == keys(more, "finetune")["none", ""]
+    assert keys(four, "evaluate")["none-long", "discs"] != keys(more, "evaluate")["none", "discs"]
+
+
+def test_simulated_packs_of_the_same_people_leak_into_one_another(
+    installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    data, more = "phantom:l7,patients=10,size=32", "phantom:l7,patients=12,size=32"
+    with pytest.raises(UsbenchError, match=r"of the same patient as one.*phantom-l7"):
+        plan_of(installed, tiny_settings, data=["phantom:c5,patients=6,size=32"], ood=[data], pretrain_data=[more])
+    apart = plan_of(installed, tiny_settings, data=[data], ood=["phantom:l12,patients=6,size=32"])
+    assert {row["leaks"] for row in rows_of(apart).values()} == {0}
+
+
+@pytest.mark.parametrize("role", ["data", "ood", "pretrain_data"])
+def test_a_set_stands_once_and_its_name_is_its_own(
+    role: str, installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tmp_path: Path,
+    make_pack: Write, make_scans: Scans,
+) -> None:  # fmt: skip
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(tiny_pack.read_bytes())
+    given = {"data": [str(tiny_pack), str(copy)], "ood": [str(copy)], "pretrain_data": [str(tiny_pack), str(copy)]}
+    with pytest.raises(UsbenchError, match=r"twice: a target|twice: name it once"):
+        plan_of(installed, tiny_settings, **{role: given[role]})
+    other = make_pack(tmp_path / "other.h5", make_scans(6, seed=9), name="discs")
+    with pytest.raises(UsbenchError, match="two different sets are called 'discs'"):
+        plan_of(
+            installed, tiny_settings, **{role: [str(tiny_pack), str(other)]} if role != "ood" else {role: [str(other)]}
+        )
+
+
+def test_a_copy_of_the_training_set_is_the_training_set(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(tiny_pack.read_bytes())
+    assert key(plan_of(installed, tiny_settings), "pretrain") == key(
+        plan_of(installed, tiny_settings, pretrain_data=[str(copy)]), "pretrain"
+    )
+
+
+def test_a_device_left_out_is_not_pretrained_on_in_another_pack_either(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path, tmp_path: Path,
+    make_pack: Write, make_scans: Scans,
+) -> None:  # fmt: skip
+    items = [replace(i, device="old" if i.patient < "p010" else "new") for i in make_scans(20, seed=11)]
+    third = make_pack(tmp_path / "third.h5", items, name="third")
+    whole, without = (
+        plan_of(installed, tiny_settings, data=[str(second)], pretrain_data=[str(third)], leave_device=device)
+        for device in ("", "old")
+    )
+    assert key(whole, "pretrain") != key(without, "pretrain")
+
+
+def test_who_a_split_file_validates_on_is_never_trained_on(
+    tiny_pack: Path, tmp_path: Path, lists: dict[str, list[str]]
+) -> None:
+    patients = sorted({name[:4] for name in lists["train"]})
+    of = {side: [n for n in lists["train"] if (n[:4] in patients[:3]) == (side == "val")] for side in ("train", "val")}
+    (tmp_path / "val.json").write_text(json.dumps({**lists, **of}))
+    pack = Pack(tiny_pack)
+    for fraction in (20, 50, 100):
+        sides = split(pack, Division(frozen=read_split(tmp_path / "val.json")), fraction=fraction, seed=0)
+        assert set(pack.table.name[sides.labelled]) <= set(of["train"]) and len(sides.inner) == 0
+
+
+def test_a_written_split_can_be_read_where_patients_are_annotated_in_part(
+    usbench: Callable[..., Any], installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path, make_pack: Write,
+    make_scans: Scans,
+) -> None:  # fmt: skip
+    items = [replace(i, mask=i.mask if i.name.endswith("0") else None) for i in make_scans(80)]
+    part, file = make_pack(tmp_path / "part.h5", items, name="part"), tmp_path / "split.json"
+    assert usbench("data", "splits", part, "-o", file).code == 0
+    lists = json.loads(file.read_text())
+    assert {name[:4] for name in lists["val"]} & {name[:4] for name in lists["unlabelled"]}
+    assert rows_of(plan_of(installed, tiny_settings, data=[str(part)], split=[str(file)]))["part"]["leaks"] == 0

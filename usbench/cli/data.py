@@ -147,18 +147,19 @@ def _describe(console: Console, pack: Pack) -> None:
 
 
 @data.command()
-@click.argument("packs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("packs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
 @click.option("--columns", type=click.IntRange(2, 20), default=8, show_default=True)
-def preview(packs: tuple[Path, ...], output: Path, columns: int) -> None:
-    """A contact sheet with masks outlined: a row a class of one pack, or a row a pack of several."""
+def preview(packs: tuple[str, ...], output: Path, columns: int) -> None:
+    """A contact sheet with masks outlined: a row a class of one pack, or a row a pack of several (files or names)."""
     import numpy as np
 
-    from usbench.data.pack import Pack
+    from usbench.data.home import any_pack
+    from usbench.hooks import registry
     from usbench.report.figures import contact_sheet
 
     rows = []
-    for pack in map(Pack, packs):
+    for pack in [any_pack(registry(), name) for name in packs]:
         label = pack.table.label.to_numpy()
         if len(packs) > 1:
             rows.append((pack, np.argsort(label, kind="stable")))

@@ -12,7 +12,15 @@ import numpy as np
 
 from usbench.data.frozen import read_split
 from usbench.data.pack import Pack
-from usbench.data.splits import Division, annotated_rows, divide, enough, fraction_of, list_digest
+from usbench.data.splits import (
+    INNER_MIN,
+    Division,
+    annotated_rows,
+    divide,
+    fraction_of,
+    list_digest,
+    without_inner,
+)
 
 Rows = list[tuple[Pack, np.ndarray]]  # of several packs
 TEST, UNSEEN, ALL = "test", "unseen", "all"  # which rows of a pack are tested on
@@ -53,14 +61,22 @@ class Cohort:
     def fraction(self, fraction: float, seed: int) -> tuple[Rows, Rows]:
         """(labelled, inner): the fraction of each pack; validated where all of them together have images enough."""
         pairs = [fraction_of(pack, division, fraction, seed) for pack, division in self.parts]
-        labelled, inner = (np.concatenate(sides) for sides in zip(*pairs, strict=True))
-        if not enough(labelled, inner):
-            pairs = [(np.union1d(*pair), pair[1][:0]) for pair in pairs]
+        if sum(len(inner) for _, inner in pairs) < INNER_MIN:
+            divisions = [division for _, division in self.parts]
+            pairs = [(without_inner(d, *pair), pair[1][:0]) for d, pair in zip(divisions, pairs, strict=True)]
         return _rows(self.packs, [p[0] for p in pairs]), _rows(self.packs, [p[1] for p in pairs])
 
 
 def _rows(packs: Sequence[Pack], rows: Sequence[np.ndarray]) -> Rows:
     return [(pack, of) for pack, of in zip(packs, rows, strict=True) if len(of)]
+
+
+def whole(pack: Pack, device: str) -> np.ndarray:
+    """Every image of a pack that is only pretrained on, but for the patients of a device that is left out."""
+    if not device:
+        return np.arange(pack.count)
+    left_out = pack.table.group[pack.table.device == device]
+    return np.flatnonzero(~np.isin(pack.table.group, left_out))
 
 
 def division_of(plain: dict[str, Any] | None) -> Division:

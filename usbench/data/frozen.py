@@ -49,18 +49,20 @@ class Frozen:
         """The rows that stand in one group with a row of another side (training, validation, test)."""
         rows = self.rows(pack)
         group = pack.table.group.to_numpy()
-        trained = np.concatenate([rows["train"], rows.get("unlabelled", rows["train"][:0])])
-        sides = [trained, rows.get("val", trained[:0]), rows["test"]]
-        times = Counter(int(g) for side in sides for g in set(group[side].tolist()))
-        every = np.sort(np.concatenate(sides))
-        return every[np.array([times[int(g)] > 1 for g in group[every]], np.bool_)]
+        none = rows["train"][:0]
+        train, val, test = rows["train"], rows.get("val", none), rows["test"]
+        pretrained = rows.get("unlabelled", none)  # without labels, so it may know who is validated on
+        groups = [set(group[side].tolist()) for side in (train, val, pretrained, test)]
+        shared = (groups[0] & groups[1]) | (set.union(*groups[:3]) & groups[3])
+        every = np.sort(np.concatenate([train, val, pretrained, test]))
+        return every[np.isin(group[every], sorted(shared))]
 
     def refuse_crossing(self, pack: Pack) -> None:
         """Refuse a file that puts one group on two sides."""
         if not len(crossing := self.crossing(pack)):
             return
         group, names = pack.table.group.to_numpy(), pack.table.name.to_numpy()
-        side_of = {name: side for side, names in self.sides.items() for name in names if side != "unlabelled"}
+        side_of = {name: side for side, names in self.sides.items() for name in names}
         mates = [(n, side_of.get(n, "train")) for n in names[crossing[group[crossing] == group[crossing[0]]]]]
         first, second = mates[0], next(mate for mate in mates if mate[1] != mates[0][1])
         raise UsbenchError(
@@ -73,10 +75,10 @@ class Frozen:
 def read_split(path: Path) -> Frozen:
     """Read a split file; what is none is refused in a sentence."""
     try:
-        given = json.loads(path.read_text("utf-8"))
+        given = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
     except OSError as error:
         raise UsbenchError(f"the split file {path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsbenchError(f"the split file {path} is not JSON: {error}.") from None
     if isinstance(given, list):
         given = {"test": given}
@@ -98,7 +100,19 @@ def read_split(path: Path) -> Frozen:
 def write_split(path: Path, sides: dict[str, list[str]]) -> None:
     """Write a split file that gives the same split when it is read."""
     text = json.dumps(sides, indent=1, ensure_ascii=False) + "\n"
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.write_text(text, "utf-8")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
     except OSError as error:
         raise UsbenchError(f"{path} cannot be written ({error.strerror}): name another file.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, none of whose keys stands twice."""
+    times = Counter(key for key, _ in pairs)
+    if twice := [key for key, count in times.items() if count > 1]:
+        raise ValueError(f"'{twice[0]}' stands twice")
+    return dict(pairs)

@@ -67,6 +67,7 @@ def make_pack(entry: Entry, dataset: Dataset, name: str, path: Path, source: Pat
         attributes={
             "dataset": name, "source": dataset.source, "licence": dataset.licence, "citation": dataset.citation,
             "importer": f"{entry.plugin}:{entry.name}", "version": dataset.version,
+            "people": dataset.people or ("" if entry.generated or dataset.generic else entry.name),
         },
         progress=lambda done: progress(name, done, total),
     )  # fmt: skip

@@ -39,8 +39,8 @@ class Leak:
         many = f"{len(self.rows)} training images are" if len(self.rows) > 1 else "1 training image is"
         return UsbenchError(
             f"{many} a near-duplicate of the test set '{self.test.name}' or of the same patient as one, for example "
-            f"{self.example[0]} of {self.example[1]}: leave '{self.test.name}' out or see 'usbench data leaks "
-            f"{self.train.path} {self.test.path}'; --allow-leaks goes on and is recorded."
+            f"{self.example[0]} of {self.example[1]}: leave '{self.train.name}' or '{self.test.name}' out, or see "
+            f"'usbench data leaks {self.train.path} {self.test.path}'; --allow-leaks goes on and is recorded."
         )
 
 
@@ -100,7 +100,7 @@ def find_leak(
     train: Pack, train_rows: np.ndarray, test: Pack, test_rows: np.ndarray, progress: Progress
 ) -> Leak | None:
     """What of one pack's rows stands, by a chain of group and likeness, among another's; nothing where all is well."""
-    pairs = alike_across(train, test, progress)
+    pairs = np.concatenate([alike_across(train, test, progress), _same_patients(train, test)])
     of, to = train.table.group.to_numpy(), test.table.group.to_numpy()
     pairs = pairs[np.isin(of[pairs[:, 0]], of[train_rows]) & np.isin(to[pairs[:, 1]], to[test_rows])]
     if not len(pairs):
@@ -109,6 +109,14 @@ def find_leak(
     row, column = pairs[np.argmax(direct)]
     example = (f"'{train.name}/{train.table.name[row]}'", f"'{test.name}/{test.table.name[column]}'")
     return Leak(train, test, train_rows[np.isin(of[train_rows], of[pairs[:, 0]])], example)
+
+
+def _same_patients(first: Pack, second: Pack) -> np.ndarray:
+    """(n, 2) an image each of the patients whom both packs have; names mean the same in packs of the same people."""
+    if not first.people or first.people != second.people:
+        return np.empty((0, 2), np.int64)
+    rows = [{str(name): row for row, name in enumerate(pack.table.patient) if name} for pack in (first, second)]
+    return np.array([(row, rows[1][name]) for name, row in rows[0].items() if name in rows[1]], np.int64).reshape(-1, 2)
 
 
 def clusters(packs: Sequence[Pack]) -> list[list[Member]]:

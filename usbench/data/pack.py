@@ -50,7 +50,7 @@ FIELDS: dict[str, Any] = {  # one value an image
 }
 PLANES = ("images", "mask", "sector")
 ATTRIBUTES = ("schema", "dataset", "source", "licence", "citation", "importer", "version", "classes", "digest")
-OPTIONAL = ("skipped",)  # attributes that a pack may lack
+OPTIONAL = ("skipped", "people")  # attributes that a pack may lack
 SKIPPED_BYTES = 32_000  # HDF5 holds no longer attribute than 64 KiB
 
 
@@ -274,6 +274,11 @@ class Pack:
     def name(self) -> str:
         """The data set's name, as it stands in tables."""
         return str(self.attributes["dataset"])
+
+    @property
+    def people(self) -> str:
+        """Packs that say the same have the same patients under the same names; empty where that is not known."""
+        return str(self.attributes.get("people", ""))
 
     @property
     def skipped(self) -> tuple[int, dict[str, str]]:

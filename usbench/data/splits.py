@@ -26,6 +26,11 @@ class Division:
     device: str = ""
 
     @property
+    def names_val(self) -> bool:
+        """Whether a split file says who is validated on."""
+        return self.frozen is not None and "val" in self.frozen.sides
+
+    @property
     def label(self) -> str:
         """How it stands in tables."""
         name = self.frozen.key if self.frozen is not None else str(self.fold)
@@ -60,8 +65,8 @@ def fold_split(pack: Pack, fold: int) -> tuple[np.ndarray, np.ndarray]:
         if fold >= len(folds):
             raise UsbenchError(f"fold {fold} does not exist in '{pack.name}': it has the folds 0 to {len(folds) - 1}.")
         test = official == folds[fold]
-        test |= table.group.isin(table.group[test]).to_numpy()  # a duplicate of a test image is no training image
-        return np.flatnonzero(~test), np.flatnonzero(test)
+        mates = table.group.isin(table.group[test]).to_numpy()  # a duplicate of a test image is no training image
+        return np.flatnonzero(~mates), np.flatnonzero(test)
     groups = table.group.nunique()
     if groups < TEST_FOLDS:
         raise UsbenchError(f"'{pack.name}' has {groups} groups of patients: at least {TEST_FOLDS} are needed to split.")
@@ -101,20 +106,22 @@ def fraction_of(pack: Pack, division: Division, fraction: float, seed: int) -> t
     if "val" in frozen:
         return chosen, take_fraction(pack.table, np.intersect1d(train, frozen["val"]), fraction, seed)
     inner = take_fraction(pack.table, chosen, 100 * INNER_SHARE, seed, purpose="inner")
+    if len(inner) == len(chosen):
+        inner = inner[:0]
     return np.setdiff1d(chosen, inner), inner
 
 
-def enough(labelled: np.ndarray, inner: np.ndarray) -> bool:
-    """Whether there are images enough to validate on, and others to train on."""
-    return len(inner) >= INNER_MIN and len(labelled) > 0
+def without_inner(division: Division, labelled: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """What is trained on where there are too few images to validate on; who a file validates on is never trained on."""
+    return labelled if division.names_val else np.union1d(labelled, inner)
 
 
 def split(pack: Pack, division: Division, *, fraction: float, seed: int) -> Split:
     """The split of one pack, with `fraction` (in per cent) of the annotated training images."""
     sides = divide(pack, division)
     labelled, inner = fraction_of(pack, division, fraction, seed)
-    if not enough(labelled, inner):
-        labelled, inner = np.union1d(labelled, inner), inner[:0]
+    if len(inner) < INNER_MIN:
+        labelled, inner = without_inner(division, labelled, inner), inner[:0]
     return Split(sides.train, sides.test, labelled, inner)
 
 

@@ -93,7 +93,6 @@ class Planner:
         self.sources = Sources(registry, spec, progress)
         self._check_capabilities()
         self.leaks = self.sources.leaks()
-        self.train_digest = digest_of(self.sources.train)
 
     def _choose(self, kind: str, text: str) -> Part:
         choice = Choice.parse(text)
@@ -211,7 +210,7 @@ class Planner:
         of_seed = ("seed", "labelled", "inner", "pretrained")
         chain = [{k: v for k, v in s.identity.items() if k not in of_seed} for s in (tuned, source) if s is not None]
         shared = {k: v for k, v in chain[0].items() if k != "schedule"}
-        where = [tuned.row["label_fraction"], self.train_digest, tested]
+        where = [tuned.row["label_fraction"], self.sources.pool, tested]
         arena = {"shared": shared, "schedule": _schedule(self.spec.finetune), "where": where}
         return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[0].name})}
 
@@ -254,15 +253,17 @@ class Planner:
     def _test(self, part: Part, test: Tested, tuned: Stage, source: Stage | None) -> Stage:
         tested = digest_of([(test.pack, test.rows)])
         fraction = tuned.row["label_fraction"]
+        standing = self._standing(part, tuned, source, tested)
         return Stage(
             "evaluate", f"test {part[2]} ({fraction:g} %, seed {tuned.row['seed']}) on {test.name}",
             {
                 "kind": "evaluate", "revision": REVISION["evaluate"], "finetuned": tuned.key,
                 "protocol": self._identity(self.protocol), "images": tested, "label_fraction": fraction,
+                **standing,
             },
             {
                 **tuned.row, "test_data": test.name, "shift": self.sources.shift(test, pretrained=source is not None),
-                "leaks": self.leaks[test.name, source is not None], **self._standing(part, tuned, source, tested),
+                "leaks": self.leaks[test.name, source is not None], **standing,
             },
             {"plugins": tuned.places["plugins"], "finetuned": tuned.id, **self.sources.test_places(test)},
             (tuned.id,),

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, rows_tested
+from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, digest_of, rows_tested, whole
 from usbench.data.frozen import read_split
 from usbench.data.home import Progress, find_pack, options_of, stored_pack
 from usbench.data.leaks import find_leak
 from usbench.data.pack import Pack
-from usbench.data.splits import Division
+from usbench.data.splits import Division, fraction_of
 from usbench.errors import UsbenchError, unknown
 from usbench.hooks import Registry
 from usbench.spec import Choice, RunSpec
@@ -50,11 +50,13 @@ class Sources:
             [find_pack(registry, text, progress) for text in texts]
             for texts in (spec.data, spec.ood, spec.pretrain_data)
         )
-        _refuse_twice([*data, *ood])
+        _refuse_twice(data, ood, more)
         self.split_files = _split_files(spec, data)
         self.cohort = Cohort(tuple((pack, self._division(pack)) for pack in data))
-        self.others = self._others(data, more)
-        self.pretrained = [pack.name for pack in more] or [pack.name for pack in data]
+        own = {pack.digest for pack in data}
+        self.others = [pack for pack in more if pack.digest not in own]  # pretrained on and not trained on
+        self.pretrained = [pack.name for pack in more or data]
+        self._chosen = {pack.digest for pack in more or data}
         self._seen = {pack.digest for pack in self.others}
         self.tests = [*self._inside(), *(Tested(pack, Division(), ALL, pack.name, OUT) for pack in ood)]
         self._check_tests()
@@ -62,11 +64,6 @@ class Sources:
     def _division(self, pack: Pack) -> Division:
         file = self.split_files.get(pack.name)
         return Division(self.spec.fold, read_split(Path(file)) if file else None, self.spec.leave_device)
-
-    def _others(self, data: list[Pack], more: list[Pack]) -> list[Pack]:
-        """The packs that are pretrained on and not trained on."""
-        own = {pack.digest for pack in data}
-        return [pack for pack in more if pack.digest not in own]
 
     def _inside(self) -> list[Tested]:
         """The test parts of the packs that are trained on, and the device that is left out of them."""
@@ -93,10 +90,20 @@ class Sources:
         return self.cohort.train()
 
     @functools.cached_property
+    def pool(self) -> str:
+        """Who label fractions are taken of, and who a split file validates on: what compared rows share."""
+        taken, fixed = [], []
+        for pack, division in self.cohort.parts:
+            labelled, inner = fraction_of(pack, division, 100, 0)
+            taken.append((pack, np.union1d(labelled, inner)))
+            fixed += [(pack, inner)] if division.names_val else []
+        return f"{digest_of(taken)}-{digest_of(fixed)}"
+
+    @functools.cached_property
     def pretrain(self) -> Rows:
         """What is pretrained on: the training images, unless other packs were named; those count whole."""
-        own = [(pack, rows) for pack, rows in self.train if pack.name in self.pretrained]
-        return [*own, *((pack, np.arange(pack.count)) for pack in self.others)]
+        own = [(pack, rows) for pack, rows in self.train if pack.digest in self._chosen]
+        return [*own, *((pack, whole(pack, self.spec.leave_device)) for pack in self.others)]
 
     @functools.cache  # noqa: B019 - lives as long as the planning
     def fraction(self, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -117,14 +124,15 @@ class Sources:
 
     def pretraining_offers(self) -> set[str]:
         """What a loss or an augmentation can ask of the images; labels of packs that are not trained on are ignored."""
-        own = [pack.capabilities() for pack, _ in self.train if pack.name in self.pretrained]
+        own = [pack.capabilities() for pack, _ in self.train if pack.digest in self._chosen]
         return set().union(*own, *(pack.capabilities() - {"label"} for pack in self.others))
 
     def places(self) -> dict[str, Any]:
         """Where a worker finds the same images to train on."""
         plain = self.cohort.plain(self.split_files)
-        own = [place for place, pack in zip(plain, self.cohort.packs, strict=True) if pack.name in self.pretrained]
-        return {"data": plain, "pretrain": [*own, *([str(pack.path), None] for pack in self.others)]}
+        own = [place for place, pack in zip(plain, self.cohort.packs, strict=True) if pack.digest in self._chosen]
+        others = [[str(pack.path), self.spec.leave_device] for pack in self.others]
+        return {"data": plain, "pretrain": own, "pretrain_whole": others}
 
     def test_places(self, test: Tested) -> dict[str, Any]:
         """Where a worker finds the same images to test on."""
@@ -136,9 +144,9 @@ class Sources:
         found: dict[tuple[str, bool], int] = {}
         for test in self.tests:
             trained = sum(self._leak(pack, rows, test) for pack, rows in self.train)
-            others = [pack for pack in self.others if pack.digest != test.pack.digest]
+            others = [(p, whole(p, self.spec.leave_device)) for p in self.others if p.digest != test.pack.digest]
             found[test.name, False] = trained
-            found[test.name, True] = trained + sum(self._leak(pack, np.arange(pack.count), test) for pack in others)
+            found[test.name, True] = trained + sum(self._leak(pack, rows, test) for pack, rows in others)
         return found
 
     def _leak(self, pack: Pack, rows: np.ndarray, test: Tested) -> int:
@@ -148,17 +156,26 @@ class Sources:
                 return 0  # its splits keep groups together
             if not self.spec.allow_leaks:
                 frozen.refuse_crossing(pack)
-            return len(np.intersect1d(frozen.crossing(pack), rows))
+            group = pack.table.group.to_numpy()
+            return int(np.isin(group[rows], group[test.rows]).sum())
         leak = find_leak(pack, rows, test.pack, test.rows, self.progress)
         if leak is not None and not self.spec.allow_leaks:
             raise leak.refusal()
         return 0 if leak is None else len(leak.rows)
 
 
-def _refuse_twice(packs: list[Pack]) -> None:
-    names = [pack.name for pack in packs]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsbenchError(f"'{min(twice)}' stands in --data and --ood, or twice: a target domain is never trained on.")
+def _refuse_twice(data: list[Pack], ood: list[Pack], more: list[Pack]) -> None:
+    """Each set once, none on two sides, and one name for one set among those that a table names."""
+    for packs, mend in (([*data, *ood], "a target domain is never trained on"), (more, "name it once")):
+        digests, names = [pack.digest for pack in packs], [pack.name for pack in packs]
+        if twice := [pack.name for pack in packs if digests.count(pack.digest) > 1]:
+            places = "--pretrain-data twice" if packs is more else "--data and --ood, or twice"
+            raise UsbenchError(f"'{twice[0]}' stands in {places}: {mend}.")
+        if alike := [pack for pack in packs if names.count(pack.name) > 1]:
+            raise UsbenchError(
+                f"two different sets are called '{alike[0].name}' ({alike[0].path} and {alike[1].path}): import one "
+                "under a name of its own, for example folder:name=mine, or leave one out."
+            )
 
 
 def _split_files(spec: RunSpec, data: list[Pack]) -> dict[str, str]:
@@ -166,7 +183,9 @@ def _split_files(spec: RunSpec, data: list[Pack]) -> dict[str, str]:
     names = [pack.name for pack in data]
     files: dict[str, str] = {}
     for text in spec.split:
-        name, equals, path = text.partition("=")
+        name, equals, path = ("", "", text) if Path(text).is_file() else text.partition("=")
+        if not (path if equals else text):
+            raise UsbenchError(f"--split '{text}' names no file: write FILE, or PACK=FILE.")
         if not equals and len(data) > 1:
             raise UsbenchError(f"--split {text}: with several packs say whose it is, for example {names[0]}={text}.")
         if not equals:

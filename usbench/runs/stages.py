@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from usbench.data.cohort import Cohort, Rows, digest_of, division_of, rows_tested
+from usbench.data.cohort import Cohort, Rows, digest_of, division_of, rows_tested, whole
 from usbench.data.pack import Pack
 from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
@@ -107,15 +107,17 @@ class Stages:
         from usbench.train.pretrain import pretrain
 
         identity, compute = stage.identity, self._compute(stage.identity)
-        own = [place for place in stage.places["pretrain"] if place[1] is not None]
-        others = [self._pack(path) for path, division in stage.places["pretrain"] if division is None]
-        images = [*Cohort.of(own, self._pack).train(), *((pack, np.arange(pack.count)) for pack in others)]
+        own = Cohort.of(stage.places["pretrain"], self._pack).train()
+        others = [(self._pack(path), device) for path, device in stage.places["pretrain_whole"]]
+        images = [*own, *((pack, whole(pack, device)) for pack, device in others)]
         self._check_same(images, identity["images"])
         network, report = self._network(stage, identity)
         feeds: list[Feed] = []
 
         def feed_of(sectors: bool) -> Feed:
-            feeds.append(Feed(images, identity["size"], compute.device, sectors=sectors, unlabelled=others))
+            feeds.append(
+                Feed(images, identity["size"], compute.device, sectors=sectors, unlabelled=[pack for pack, _ in others])
+            )
             return feeds[0]
 
         facts = pretrain(
