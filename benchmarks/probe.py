@@ -37,7 +37,7 @@ from usbench.train.loop import Compute
 from usbench.train.networks import build_network
 
 TEST = "phantom:l7,patients=300,seed=1"
-TOKENS = "vit-tiny:dim=96,depth=4"
+TOKENS = "vit-tiny:dim=64,depth=4"
 
 
 def backbone_of(entry: Entry) -> str:
