@@ -16,6 +16,7 @@ from usbench.errors import Interrupted, UsbenchError, of_system, unknown
 # Help is shown without importing the commands, so it stays fast.
 COMMANDS = {
     "run": ("usbench.cli.run:run", "Pretrain, fine-tune and test one method beside its baselines."),
+    "suite": ("usbench.cli.suite:suite", "Many runs from one file: plan them, run them, see how far they are."),
     "show": ("usbench.cli.judge:show", "Show a run again: table, training, pictures."),
     "leaderboard": ("usbench.cli.judge:board", "All results of one or several stores as one table."),
     "data": ("usbench.cli.data:data", "Make and inspect packs of images."),

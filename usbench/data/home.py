@@ -18,6 +18,17 @@ from usbench.spec import Choice, key_of
 Progress = Callable[[str, int, int | None], None]  # what, done, of
 
 
+class NotImported(UsbenchError):
+    """A data set that has to be downloaded and imported first."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the data set '{name}' is not imported yet: "
+            f"run 'usbench data import {name} PATH' with the folder or zip of its official release."
+        )
+        self.name = name
+
+
 def data_home() -> Path:
     """USBENCH_DATA, else the user's data folder."""
     if home := os.environ.get("USBENCH_DATA"):
@@ -140,10 +151,7 @@ def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     choice = Choice.parse(text)
     entry = registry.get("dataset", choice.name)
     if not entry.generated:
-        raise UsbenchError(
-            f"the data set '{choice.name}' is not imported yet: "
-            f"run 'usbench data import {choice.name} PATH' with the folder or zip of its official release."
-        )
+        raise NotImported(choice.name)
     options = options_of(entry, choice)
     size = int(str(options.get("size", 128)))
     path = data_home() / f"{short_name(entry, choice)}-{key_of({'options': options, 'source': entry.source})[:10]}.h5"

@@ -59,6 +59,7 @@ COLUMNS: dict[str, str] = {
     "device": "cpu or cuda",
     "reconstruction": "true where the method's formula is a reconstruction",
     "selection": "how the step was chosen: inner, last, best-on-test",
+    "chosen": "settings chosen on inner validation, and among how many trials; empty where nothing was",
     "leaks": "training images that are near-duplicates of tested ones, let pass by --allow-leaks; else 0",
     "key": "identity of the row, whatever its seeds",
 }
@@ -165,7 +166,12 @@ def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
 def _line(cell: Cell, every: Sequence[Cell]) -> dict[str, Any]:
     row, facts = cell.row, [r.facts for r in cell.results]
     line: dict[str, Any] = {name: row[name] for name in COLUMNS if name in row}
-    line |= {"suite": row.get("suite", ""), "key": row["setting"], "arena": row["arena"]}
+    line |= {
+        "suite": row.get("suite", ""),
+        "chosen": row.get("chosen", ""),
+        "key": row["setting"],
+        "arena": row["arena"],
+    }
     for metric in METRICS:
         estimate = crossed_interval(cell.values[metric], cell.groups)
         line |= {f"{metric}_mean": estimate.mean, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}

@@ -74,11 +74,20 @@ class Plan:
         return key_of({"stages": sorted(stage.key for stage in self.stages if stage.kind == "evaluate")})
 
 
+@dataclass(frozen=True)
+class Common:
+    """What the trials of a chosen setting share, so that all rows of a table had the same ones."""
+
+    spec: RunSpec
+    over: dict[str, Any]
+
+
 class Planner:
     """Resolves names to plugins and packs, and lays out stages."""
 
-    def __init__(self, registry: Registry, spec: RunSpec, progress: Progress) -> None:
+    def __init__(self, registry: Registry, spec: RunSpec, progress: Progress, common: Common | None = None) -> None:
         self.registry, self.spec = registry, spec
+        self.common = common
         self.loss = self._choose("loss", spec.loss)
         self.steps = [self._choose("augmentation", text) for text in spec.aug.split("+")]
         self.backbone = self._choose("backbone", spec.backbone)
@@ -211,7 +220,10 @@ class Planner:
         chain = [{k: v for k, v in s.identity.items() if k not in of_seed} for s in (tuned, source) if s is not None]
         shared = {k: v for k, v in chain[0].items() if k != "schedule"}
         where = [tuned.row["label_fraction"], self.sources.pool, tested]
-        arena = {"shared": shared, "schedule": _schedule(self.spec.finetune), "where": where}
+        recipe = self.common.spec if self.common else self.spec
+        arena = {"shared": shared, "schedule": _schedule(recipe.finetune), "where": where}
+        if self.common:
+            arena["chosen"] = self.common.over
         return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[0].name})}
 
     def _line(self, part: Part, seed: int) -> Iterator[Stage]:
@@ -278,6 +290,6 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
 
 
-def make_plan(registry: Registry, spec: RunSpec, progress: Progress) -> Plan:
-    """Resolve a spec against what is installed and on disk."""
-    return Planner(registry, spec, progress).lay_out()
+def make_plan(registry: Registry, spec: RunSpec, progress: Progress, *, common: Common | None = None) -> Plan:
+    """Resolve a spec against what is installed and on disk; a trial says what it shares with the others."""
+    return Planner(registry, spec, progress, common).lay_out()

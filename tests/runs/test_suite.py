@@ -1,0 +1,149 @@
+"""A suite: shared work once, choices on inner validation alone, and one leaderboard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from usbench.hooks import Registry
+from usbench.runs.plan import Stage
+from usbench.runs.store import Store
+from usbench.runs.suite import plan_suite, seconds_left, unique
+from usbench.suites import read_suite
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_settings: dict[str, Any]) -> Callable[[str], Path]:
+    """`file("[[runs]] …")` → a suite over the settings of a run of seconds."""
+
+    def write(runs: str) -> Path:
+        lines = [f"{key} = {json.dumps(v)}" for key, v in tiny_settings.items() if not isinstance(v, dict)]
+        tables = [
+            f"[base.{key}]\n" + "\n".join(f"{k} = {v}" for k, v in value.items())
+            for key, value in tiny_settings.items()
+            if isinstance(value, dict)
+        ]
+        (tmp_path / "s.toml").write_text("name = 'tiny'\n[base]\n" + "\n".join([*lines, *tables]) + "\n" + runs)
+        return tmp_path / "s.toml"
+
+    return write
+
+
+TWO = "[[runs]]\nover = { loss = ['simclr', 'byol'] }\n"
+CHOICE = "[[runs]]\nloss = 'simclr'\nselect = { over = { 'finetune.lr' = [1e-3, 1e-2, 1e-1] }, on = 'inner' }\n"
+
+
+def test_runs_share_their_baselines(installed: Registry, file: Callable[[str], Path]) -> None:
+    plan = plan_suite(installed, read_suite(file(TWO)), lambda *_: None, skip_missing=False)
+    alone = [len(plans[0][1].stages) for plans in (run.plans for run in plan.runs)]
+    assert plan.asked == sum(alone) > len(unique(s for run in plan.runs for s in run.plans[0][1].stages))
+    assert len([s for s in plan.trainings if s.kind == "pretrain"]) == 2
+
+
+class Records(Store):
+    """A store that knows nothing but inner scores."""
+
+    def __init__(self, scores: dict[str, float]) -> None:
+        self.scores = scores
+
+    def record(self, stage_id: str) -> dict[str, Any]:
+        return {"facts": {"dice_inner": self.scores[stage_id]}}
+
+
+def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_other(
+    installed: Registry, file: Callable[[str], Path]
+) -> None:
+    suite = read_suite(file(CHOICE.replace("loss = ", "seeds = [0, 1]\nloss = ")))
+    (run,) = plan_suite(installed, suite, lambda *_: None, skip_missing=False).runs
+    wanted = {("simclr", 50.0): 2, ("simclr", 100.0): 1, ("none", 50.0): 0, ("none", 100.0): 2}
+    scores: dict[str, float] = {}
+    for place, (_, plan) in enumerate(run.plans):
+        for stage in plan.stages:
+            if stage.kind == "finetune":
+                best = wanted.get((stage.row["loss"], stage.row["label_fraction"]), 0) == place
+                # One seed of another trial shines; its mean does not.
+                scores[stage.id] = (0.6 if best else 0.5) + (0.05 if not best and stage.row["seed"] == 0 else 0)
+    tests = run.chosen(Records(scores))
+    for stage in tests:
+        place = wanted.get((stage.row["loss"], stage.row["label_fraction"]), 0)
+        assert stage.row["chosen"] == f"finetune.lr={[0.001, 0.01, 0.1][place]} (of 3)"
+    assert len(tests) == len([s for s in run.plans[0][1].stages if s.kind == "evaluate"])
+    arenas = {(s.row["label_fraction"], s.row["test_data"]): set() for s in tests}
+    for s in tests:
+        arenas[s.row["label_fraction"], s.row["test_data"]].add(s.row["arena"])
+    assert all(len(of) == 1 for of in arenas.values())  # whatever was chosen, rows are compared
+
+
+def test_without_inner_validation_nothing_is_chosen(installed: Registry, file: Callable[[str], Path]) -> None:
+    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+    scores = {s.id: float("nan") if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
+    assert {s.row["chosen"] for s in run.chosen(Records(scores))} == {"finetune.lr=0.001 (of 3)"}
+
+
+def test_time_left_is_that_of_like_trainings_which_are_done() -> None:
+    def stage(steps: int, name: str = "unet") -> Stage:
+        identity = {
+            "kind": "finetune", "backbone": {"name": name}, "device": "cpu", "size": 10,
+            "schedule": {"steps": steps, "batch": 2},
+        }  # fmt: skip
+        return Stage("finetune", "", identity, {})
+
+    class Done(Store):
+        def __init__(self) -> None: ...
+
+        def has(self, stage_id: str) -> bool:
+            return False
+
+        def records(self, kind: str) -> Any:
+            facts = {"pixels_seen": 1000, "device_seconds": 5.0}
+            return [(None, {"identity": stage(5).identity, "facts": facts})] if kind == "finetune" else []
+
+    assert seconds_left([stage(10), stage(20)], Done()) == pytest.approx(30.0)
+    assert seconds_left([stage(10), stage(20, "other")], Done()) is None
+
+
+def test_a_suite_ends_with_one_leaderboard_and_runs_once(
+    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    runs = TWO.replace("[[runs]]", "[[runs]]\nlabels = [100]") + CHOICE.replace("[[runs]]", "[[runs]]\nlabels = [100]")
+    path, out = file(runs), tmp_path / "o"
+    planned = usbench("suite", "plan", path, "--out", out)
+    assert planned.code == 0 and "3 trials" in planned.out and "not known until" in planned.out
+    said = usbench("suite", "run", path, "--out", out)
+    assert said.code == 0, said.err
+    table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")
+    assert set(table.suite) == {"tiny"} and {"simclr", "byol", "none", "none-long"} == set(table.loss)
+    assert table.chosen.fillna("").str.contains("(of 3)", regex=False).sum() == 6  # 3 losses on 2 sets
+    before = (out / "suite-tiny" / "leaderboard.csv").read_bytes()
+    again = usbench("suite", "run", path, "--out", out)
+    assert "0 stages computed" in again.out
+    assert (out / "suite-tiny" / "leaderboard.csv").read_bytes() == before
+    status = usbench("suite", "status", path, "--out", out)
+    assert status.code == 0 and "Time left" not in status.out
+
+
+def test_sets_that_are_not_imported_are_named_and_left_out_only_if_that_is_allowed(
+    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = file(
+        TWO.replace("over = {", "labels = [100]\nood = ['udiat', 'stu']\nover = {") + "[[runs]]\nloss = 'none'\n"
+    )
+    refused = usbench("suite", "run", path, "--out", tmp_path / "o")
+    assert refused.code == 2
+    assert "2 of 3 runs" in refused.one_sentence() and "udiat" in refused.err and "--skip-missing" in refused.err
+    assert not (tmp_path / "o").exists()
+    said = usbench("suite", "plan", path, "--out", tmp_path / "o")
+    assert "Left out: the data set 'udiat' is not imported yet" in said.out
+
+
+def test_many_runs_want_a_yes(
+    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("usbench.suites.MANY", 1)
+    refused = usbench("suite", "run", file(TWO), "--out", tmp_path / "o")
+    assert refused.code == 2 and "2 runs, more than 1: start them with --yes" in refused.one_sentence()

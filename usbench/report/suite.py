@@ -1,0 +1,34 @@
+"""A suite's folder in the store: its leaderboard and its plan, derived from finished stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from usbench.report.leaderboard import Cell, cells, leaderboard, results, write_csv
+from usbench.runs.plan import Stage
+from usbench.runs.store import Store, write_json
+from usbench.runs.suite import SuitePlan
+
+
+def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path, list[Cell]]:
+    """Write a suite's leaderboard; returns its folder and the rows."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.suite.name)[:60]
+    folder = store.root / f"suite-{name}"
+    folder.mkdir(exist_ok=True)
+    # A test may have been done for another run: what stands here is what this suite asked.
+    asked = {stage.id: stage.row for stage in tests}
+    found = [
+        replace(result, row={**asked[result.folder.name], "suite": plan.suite.name})
+        for result in results(store, [stage.id for stage in tests])
+    ]
+    write_csv(leaderboard(found), folder / "leaderboard.csv")
+    write_json(
+        folder / "suite.json",
+        {
+            "schema": 1, "suite": plan.suite.name, "about": plan.suite.about, "missing": plan.missing,
+            "specs": [run.run.spec.model_dump(mode="json") for run in plan.runs],
+            "tests": [[stage.id, stage.title] for stage in tests],
+        },
+    )  # fmt: skip
+    return folder, cells(found)

@@ -1,0 +1,159 @@
+"""A suite as one set of stages: shared work is done once, settings are chosen on inner validation. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from usbench.data.home import NotImported, Progress
+from usbench.errors import UsbenchError
+from usbench.hooks import Registry
+from usbench.runs.engines import Observer, run_plan
+from usbench.runs.plan import Common, Plan, Stage, make_plan
+from usbench.runs.store import Store
+from usbench.suites import Suite, SuiteRun
+
+ORDER = {"pretrain": 0, "finetune": 1, "evaluate": 2}
+Row = tuple[str, float]  # loss and label fraction: what a setting is chosen for
+
+
+@dataclass
+class Trials:
+    """One run of a suite with its trials, each a plan of its own."""
+
+    run: SuiteRun
+    plans: list[tuple[str, Plan]]
+
+    @property
+    def trained(self) -> list[Stage]:
+        """All trainings of all trials."""
+        return [stage for _, plan in self.plans for stage in plan.stages if stage.kind != "evaluate"]
+
+    def chosen(self, store: Store) -> list[Stage]:
+        """The tests of each row's best trial by mean inner-validation score over its seeds."""
+        best = {row: self._best(row, store) for row in self._rows()}
+        tests = []
+        for place, (text, plan) in enumerate(self.plans):
+            for stage in plan.stages:
+                if stage.kind == "evaluate" and best[_row(stage)] == place:
+                    said = f"{text} (of {len(self.plans)})" if len(self.plans) > 1 else ""
+                    tests.append(replace(stage, row={**stage.row, "chosen": said}))
+        return tests
+
+    def _rows(self) -> list[Row]:
+        return list(dict.fromkeys(_row(s) for s in self.plans[0][1].stages if s.kind == "evaluate"))
+
+    def _best(self, row: Row, store: Store) -> int:
+        if len(self.plans) == 1:
+            return 0
+        means = []
+        for _, plan in self.plans:
+            tuned = [s for s in plan.stages if s.kind == "finetune" and _row(s) == row]
+            scores = [store.record(stage.id)["facts"]["dice_inner"] for stage in tuned]
+            means.append(math.nan if any(s is None or math.isnan(s) for s in scores) else sum(scores) / len(scores))
+        if any(map(math.isnan, means)):
+            return 0  # too few labels to validate on: nothing is chosen
+        return means.index(max(means))
+
+
+@dataclass
+class SuitePlan:
+    """All runs of a suite, resolved."""
+
+    suite: Suite
+    runs: list[Trials]
+    missing: dict[str, str] = field(default_factory=dict)  # sets that are not installed → how to get them
+    skipped: int = 0  # runs that want one of them
+
+    @property
+    def trainings(self) -> list[Stage]:
+        """Every training once, in an order in which they can be done."""
+        return unique(stage for run in self.runs for stage in run.trained)
+
+    def tests(self, store: Store) -> list[Stage]:
+        """Every test of what was chosen, once; the trainings must be there."""
+        return unique(stage for run in self.runs for stage in run.chosen(store))
+
+    @property
+    def asked(self) -> int:
+        """How many stages the runs would take if nothing were shared."""
+        return sum(len(plan.stages) for run in self.runs for _, plan in run.plans)
+
+    def as_plan(self, stages: list[Stage]) -> Plan:
+        """Some of its stages as a plan that an engine takes."""
+        first = self.runs[0].plans[0][1]
+        return Plan(first.spec, stages, first.missing, first.workers)
+
+
+def unique(stages: Iterable[Stage]) -> list[Stage]:
+    """Each stage once, pretrainings first."""
+    by_id: dict[str, Stage] = {}
+    for stage in stages:
+        by_id.setdefault(stage.id, stage)
+    return sorted(by_id.values(), key=lambda stage: ORDER[stage.kind])
+
+
+def plan_suite(registry: Registry, suite: Suite, progress: Progress, *, skip_missing: bool) -> SuitePlan:
+    """Resolve every run. Sets that are not installed are named all at once, and skipped only if that is allowed."""
+    made = SuitePlan(suite, [])
+    for run in suite.runs:
+        try:
+            shared = Common(run.spec, {k: list(v) for k, v in run.selection.over.items()}) if run.selection else None
+            plans = [(text, make_plan(registry, spec, progress, common=shared)) for text, spec in run.trials()]
+        except NotImported as error:
+            made.missing[error.name] = str(error)
+            made.skipped += 1
+            continue
+        made.runs.append(Trials(run, plans))
+    if made.missing and not skip_missing:
+        raise UsbenchError(
+            f"{made.skipped} of {len(suite.runs)} runs of {suite.path} want sets that are not imported "
+            f"({', '.join(sorted(made.missing))}): import them, or leave those runs out with --skip-missing."
+        )
+    if not made.runs:
+        raise UsbenchError(f"no run of {suite.path} can be done: {', '.join(sorted(made.missing))} are not imported.")
+    return made
+
+
+def _row(stage: Stage) -> Row:
+    return stage.row["loss"], stage.row["label_fraction"]
+
+
+def run_suite(
+    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None
+) -> tuple[list[Stage], int]:
+    """Do what is missing: trainings, then the tests of what was chosen. Returns the tests, and how many stages ran."""
+    trainings = plan.as_plan(plan.trainings)
+    computed = run_plan(trainings, store, registry, observer, workers=workers or trainings.workers)
+    tests = plan.tests(store)
+    return tests, computed + run_plan(
+        plan.as_plan(tests), store, registry, observer, workers=workers or trainings.workers
+    )
+
+
+def seconds_left(stages: list[Stage], store: Store) -> float | None:
+    """What the missing trainings will take, by the pixels a second of those that are done; None where none is."""
+    rates: dict[tuple[str, str, str], list[float]] = {}
+    for kind in ("pretrain", "finetune"):
+        for _, record in store.records(kind):
+            if pixels := record["facts"].get("pixels_seen"):
+                rates.setdefault(_like(record["identity"]), []).append(record["facts"]["device_seconds"] / pixels)
+    total = 0.0
+    for stage in stages:
+        if stage.kind == "evaluate" or store.has(stage.id):
+            continue
+        known = rates.get(_like(stage.identity))
+        if not known:
+            return None
+        schedule = stage.identity["schedule"]
+        views = 2 if stage.kind == "pretrain" else 1
+        pixels = schedule["steps"] * schedule["batch"] * views * stage.identity["size"] ** 2
+        total += sorted(known)[len(known) // 2] * pixels
+    return total
+
+
+def _like(identity: dict[str, Any]) -> tuple[str, str, str]:
+    """Trainings that take about as long for a pixel."""
+    return identity["kind"], str(identity["backbone"]["name"]), str(identity["device"])
