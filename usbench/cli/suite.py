@@ -69,11 +69,17 @@ def _about(resolved: SuitePlan, store: Store) -> None:
     from usbench.runs.suite import seconds_left
 
     console = Console()
-    table = plain_table("run", "stages", "done", title=escape(f"{resolved.suite.name}: {resolved.suite.about}"))
+    console.print(f"{resolved.suite.name}: {resolved.suite.about}", highlight=False, markup=False)
+    table = plain_table("run", "stages", "done", title="")
     for run in resolved.runs:
         stages = {stage.id for _, plan in run.plans for stage in plan.stages}
+        tests = sum(stage.kind == "evaluate" for stage in run.plans[0][1].stages)  # of one trial: the chosen one
         trials = f", {len(run.plans)} trials" if len(run.plans) > 1 else ""
-        table.add_row(escape(_title(run.run.spec) + trials), str(len(stages)), str(sum(map(store.has, stages))))
+        table.add_row(
+            escape(_title(run.run.spec) + trials),
+            str(len({s.id for s in run.trained}) + tests),
+            str(sum(map(store.has, stages))),
+        )
     console.print(table)
     trainings = resolved.trainings
     done = sum(store.has(stage.id) for stage in trainings)
