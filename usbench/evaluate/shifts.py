@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import gaussian_filter, gaussian_filter1d, minimum_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 
+from usbench.data.pack import Pack
 from usbench.draws import generator
 from usbench.errors import RunFailed, UsbenchError, unknown
 
@@ -88,9 +89,9 @@ def _shadow(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, str
     depth, across = _beams(sector)
     dark = np.zeros(image.shape)
     for _ in range(int(rng.integers(1, 4))):
-        middle, width, onset = rng.uniform(0.05, 0.95), rng.uniform(0.025, 0.07), rng.uniform(0.1, 0.3)
+        middle, width, onset = rng.uniform(0.05, 0.95), rng.uniform(0.02, 0.06), rng.uniform(0.1, 0.3)
         away = (across - middle) / (width * (0.8 + 0.4 * depth))
-        dark = np.maximum(dark, np.exp(-0.5 * away**4) * (depth / onset).clip(0, 1) * rng.uniform(0.8, 1.1))
+        dark = np.maximum(dark, np.exp(-0.5 * away**2) * (depth / onset).clip(0, 1) * rng.uniform(0.8, 1.1))
     return _amplified(image, -strength * dark)
 
 
@@ -118,7 +119,7 @@ def _dynamic_range(image: np.ndarray, sector: np.ndarray, rng: np.random.Generat
 
 def _text(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     height, width = (max(1, round(side * CANVAS / max(image.shape))) for side in image.shape)
-    room = np.asarray(Image.fromarray(sector).resize((width, height), Image.Resampling.NEAREST))
+    room = np.array(Image.fromarray(sector).resize((width, height), Image.Resampling.NEAREST))
     layer = Image.new("L", (width, height))
     pen = ImageDraw.Draw(layer)
     for draw in MARKS[: int(strength)]:
@@ -141,14 +142,16 @@ def _ruler(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generator)
 def _label(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generator) -> None:
     """Some words where they fit into the sector, nearest to a place on its margin."""
     words = str(rng.choice(WORDS))
-    font = ImageFont.load_default(float(rng.integers(9, 13)))
+    font = ImageFont.load_default(float(rng.integers(11, 16)))
     left, top, right, bottom = (int(x) for x in pen.textbbox((0, 0), words, font=font))
     fits = np.argwhere(minimum_filter(room, (bottom - top + 3, right - left + 3), mode="constant"))
     where = rng.uniform(0, 1, 2)
     where[rng.integers(2)] = rng.integers(2)
     if len(fits):
         y, x = fits[np.square(fits - where * room.shape).sum(axis=1).argmin()]
-        pen.text((int(x) - (left + right) // 2, int(y) - (top + bottom) // 2), words, INK, font=font)
+        corner = int(x) - (right - left) // 2, int(y) - (bottom - top) // 2
+        pen.text((corner[0] - left, corner[1] - top), words, INK, font=font)
+        room[corner[1] : corner[1] + bottom - top + 4, corner[0] : corner[0] + right - left + 4] = False  # taken
 
 
 def _calipers(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generator) -> None:
@@ -165,8 +168,19 @@ def _calipers(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generat
             pen.point((int(x), int(y)), INK)
 
 
-INK = 230
-WORDS = ("RT BREAST", "LT 2:00 3 FN", "TRANS", "LONG", "D1 12.4 mm", "D2 8.1 mm", "+ 1.83 cm", "10 MHz", "Gn 54", "MI 1.1")
+INK = 255
+WORDS = (
+    "RT BREAST",
+    "LT 2:00 3 FN",
+    "TRANS",
+    "LONG",
+    "D1 12.4 mm",
+    "D2 8.1 mm",
+    "+ 1.83 cm",
+    "10 MHz",
+    "Gn 54",
+    "MI 1.1",
+)
 MARKS = (_ruler, _label, _calipers, _ruler, _label, _calipers, _label, _calipers, _label)
 
 
@@ -180,16 +194,23 @@ class Corruption:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "speckle": Corruption(_speckle, (0.1, 0.2, 0.32, 0.48, 0.7), "multiplied with correlated Rayleigh speckle"),
+    "speckle": Corruption(_speckle, (0.1, 0.2, 0.32, 0.45, 0.6), "multiplied with correlated Rayleigh speckle"),
     "gain-up": Corruption(_gain, (8, 18, 30, 46, 65), "more gain: brighter wherever there is an echo"),
     "gain-down": Corruption(_gain, (-8, -16, -26, -38, -52), "less gain: darker, faint echoes are lost"),
     "tgc": Corruption(_tgc, (10, 20, 34, 50, 70), "time-gain compensation tilted and bent, near or far too bright"),
     "attenuation": Corruption(_attenuation, (18, 36, 58, 86, 120), "darker with depth"),
-    "shadow": Corruption(_shadow, (15, 35, 60, 90, 130), "one to three acoustic shadows from the top along the beams"),
+    "shadow": Corruption(_shadow, (14, 32, 54, 80, 110), "one to three acoustic shadows from the top along the beams"),
     "blur": Corruption(_blur, (0.8, 1.4, 2.1, 3.0, 4.2), "lower frequency: a wider point spread, laterally and deep"),
     "dynamic-range": Corruption(_dynamic_range, (1.12, 1.25, 1.45, 1.75, 2.1), "log compression harder or flatter"),
     "text": Corruption(_text, (1, 2, 4, 6, 9), "burnt-in rulers, labels and calipers"),
 }
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """The corruptions that were asked for, each once, in the order of the table; `all` is every one of them."""
+    if wrong := [name for name in names if name != ALL and name not in CORRUPTIONS]:
+        raise unknown("shift", wrong[0], [*CORRUPTIONS, ALL])
+    return [name for name in CORRUPTIONS if ALL in names or name in names]
 
 
 def corrupt(
@@ -214,3 +235,35 @@ def corrupt(
             made = kind.apply(image.astype(float), sector, rng, kind.strengths[severity - 1])
             image[sector] = np.rint(made[sector].clip(0, 255)).astype(np.uint8)
     return out
+
+
+@functools.cache
+def identity(what: str, severity: int) -> dict[str, Any]:
+    """What stands in the key of a test: besides the source, what it makes of two small scans on this machine.
+
+    So a result also gets a new key where another version of a library draws, filters or writes otherwise.
+    """
+    y, x = np.mgrid[:48, :48]
+    scans = ((37 * x + 59 * y) % 199 + 28).astype(np.uint8)
+    sectors = np.stack([np.ones_like(scans, bool), (np.abs(x - 24) < 6 + y / 2) & (y > 2)])
+    made = corrupt(np.stack([scans, scans]), sectors, ("linear", "fan"), what, severity, seed="identity")
+    source, drawn = (hashlib.sha256(data).hexdigest()[:16] for data in (Path(__file__).read_bytes(), made.tobytes()))
+    return {"corruption": what, "severity": severity, "source": source, "drawn": drawn}
+
+
+def reader(asked: dict[str, Any] | None) -> Callable[[Pack, np.ndarray], np.ndarray]:
+    """What the network is shown of a pack's rows, by the `shift` of a test's identity: the images, or corrupted ones."""
+    if asked is None:
+        return lambda pack, rows: pack.images[rows]
+    what, severity = asked["corruption"], asked["severity"]
+    if identity(what, severity) != asked:
+        raise RunFailed(
+            f"'{what}:{severity}' comes out otherwise here than where the run was planned: use the same version of "
+            "usbench, numpy, scipy and Pillow, and run the same command again."
+        )
+
+    def read(pack: Pack, rows: np.ndarray) -> np.ndarray:
+        names = pack.table.name.iloc[rows].tolist()
+        return corrupt(pack.images[rows], pack.plane("sector", rows), names, what, severity, seed=pack.digest)
+
+    return read

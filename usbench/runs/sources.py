@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Tested:
     which: str
     name: str
     shift: str
+    corruption: dict[str, Any] | None = None  # how its images are corrupted, as it stands in keys
 
     @functools.cached_property
     def rows(self) -> np.ndarray:
@@ -58,6 +60,7 @@ class Sources:
         self._seen = {pack.digest for pack in self.others}
         self.tests = [*self._inside(), *(Tested(pack, Division(), ALL, pack.name, OUT) for pack in ood)]
         self._check_tests()
+        self.corrupted = self._corrupted()
 
     def _division(self, pack: Pack) -> Division:
         file = self.split_files.get(pack.name)
@@ -130,6 +133,18 @@ class Sources:
         """Where a worker finds the same images to test on."""
         (division,) = [d for p, d in self.cohort.plain(self.split_files) if p == str(test.pack.path)] or [None]
         return {"test": str(test.pack.path), "division": division, "which": test.which}
+
+    def _corrupted(self) -> list[Tested]:
+        """The test parts of the trained packs again, once for each corruption and severity that is asked for."""
+        if not self.spec.shifts:
+            return []
+        from usbench.evaluate import shifts
+
+        made = [shifts.identity(what, k) for what in shifts.named(self.spec.shifts) for k in self.spec.severities]
+        return [
+            dataclasses.replace(test, shift=f"{each['corruption']}:{each['severity']}", corruption=each)
+            for test in self.tests if test.shift == IN for each in made
+        ]  # fmt: skip
 
     def leaks(self) -> dict[tuple[str, bool], int]:
         """(test set, whether pretrained) → how many images of training stand in it too; refused unless allowed."""
