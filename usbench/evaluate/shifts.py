@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter, minimum_filter
 
 from usbench.data.pack import Pack
@@ -27,6 +27,7 @@ from usbench.errors import RunFailed, UsbenchError, unknown
 SEVERITIES = (1, 2, 3, 4, 5)
 ALL = "all"
 FAINT = 24.0  # grey below which an echo drowns in the noise, so that gain lifts it less
+BRIGHT = 160.0  # grey of the bright echoes of a well adjusted scan
 CANVAS = 256  # the size at which text is drawn; strengths in pixels are meant for it
 
 
@@ -56,6 +57,11 @@ def _amplified(image: np.ndarray, grey: float | np.ndarray) -> np.ndarray:
     return image + np.where(np.asarray(grey) > 0, grey * np.minimum(image / FAINT, 1), grey)
 
 
+def _brightness(image: np.ndarray, sector: np.ndarray) -> float:
+    """1 for a scan that uses the whole grey scale, less for a darker one: what it can lose is less too."""
+    return min(1.0, float(np.percentile(image[sector], 95)) / BRIGHT)
+
+
 def _grain(shape: tuple[int, ...], rng: np.random.Generator, axial: float, lateral: float) -> np.ndarray:
     """Fully developed speckle: the Rayleigh amplitude, of mean 1, of a complex field smooth over so many pixels."""
     unit = max(shape) / CANVAS
@@ -69,20 +75,20 @@ def _speckle(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, st
 
 
 def _gain(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    return _amplified(image, strength * rng.uniform(0.85, 1.15))
+    return _amplified(image, strength * _brightness(image, sector) * rng.uniform(0.85, 1.15))
 
 
 def _tgc(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     depth, _ = _beams(sector)
-    tilt = rng.choice([-1, 1]) * rng.uniform(0.85, 1.15)
+    tilt = rng.choice([-1, 1]) * rng.uniform(0.85, 1.15) * _brightness(image, sector)
     bend = rng.uniform(-0.25, 0.25) * np.sin(2 * np.pi * depth)
     return _amplified(image, strength * tilt * (2 * depth - 1 + bend))
 
 
 def _attenuation(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     depth, _ = _beams(sector)
-    start = rng.uniform(0, 0.15)
-    return _amplified(image, -strength * rng.uniform(0.85, 1.15) * (depth - start).clip(0))
+    lost = strength * _brightness(image, sector) * rng.uniform(0.85, 1.15)
+    return _amplified(image, -lost * (depth - rng.uniform(0, 0.15)).clip(0))
 
 
 def _shadow(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -92,7 +98,7 @@ def _shadow(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, str
         middle, width, onset = rng.uniform(0.05, 0.95), rng.uniform(0.02, 0.06), rng.uniform(0.1, 0.3)
         away = (across - middle) / (width * (0.8 + 0.4 * depth))
         dark = np.maximum(dark, np.exp(-0.5 * away**2) * (depth / onset).clip(0, 1) * rng.uniform(0.8, 1.1))
-    return _amplified(image, -strength * dark)
+    return _amplified(image, -strength * _brightness(image, sector) * dark)
 
 
 def _blur(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -124,8 +130,12 @@ def _text(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, stren
     pen = ImageDraw.Draw(layer)
     for draw in MARKS[: int(strength)]:
         draw(pen, room, rng)
-    ink = np.asarray(layer.resize(image.shape[::-1], Image.Resampling.BILINEAR), float)
-    return np.maximum(image, ink)
+    halo = layer.filter(ImageFilter.MaxFilter(3))  # scanners set off their marks from bright tissue
+    thin = max(1.0, CANVAS / max(image.shape))  # a line of less than a pixel would fade
+    ink, shade = (
+        np.asarray(each.resize(image.shape[::-1], Image.Resampling.BILINEAR), float) * thin for each in (layer, halo)
+    )
+    return np.maximum(image * (1 - 0.7 * np.minimum(shade / INK, 1)), np.minimum(ink, INK))
 
 
 def _ruler(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generator) -> None:
@@ -169,24 +179,13 @@ def _calipers(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generat
 
 
 INK = 255
-WORDS = (
-    "RT BREAST",
-    "LT 2:00 3 FN",
-    "TRANS",
-    "LONG",
-    "D1 12.4 mm",
-    "D2 8.1 mm",
-    "+ 1.83 cm",
-    "10 MHz",
-    "Gn 54",
-    "MI 1.1",
-)
+WORDS = ("RT BREAST", "LT 2:00 3 FN", "TRANS", "LONG", "D1 12.4 mm", "D2 8.1 mm", "10 MHz", "Gn 54")
 MARKS = (_ruler, _label, _calipers, _ruler, _label, _calipers, _label, _calipers, _label)
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to (image, sector, rng, strength), and its strength at each severity."""
+    """What is done to an image, given its sector, a generator and a strength; and its strength at each severity."""
 
     apply: Callable[[np.ndarray, np.ndarray, np.random.Generator, float], np.ndarray]
     strengths: tuple[float, float, float, float, float]
@@ -252,7 +251,7 @@ def identity(what: str, severity: int) -> dict[str, Any]:
 
 
 def reader(asked: dict[str, Any] | None) -> Callable[[Pack, np.ndarray], np.ndarray]:
-    """What the network is shown of a pack's rows, by the `shift` of a test's identity: the images, or corrupted ones."""
+    """What the network is shown of a pack's rows, by the `shift` of a test's identity: its images, or corrupted."""
     if asked is None:
         return lambda pack, rows: pack.images[rows]
     what, severity = asked["corruption"], asked["severity"]

@@ -39,7 +39,7 @@ def lines_of(every: Sequence[Cell]) -> list[Line]:
     fractions = by_fraction([cell for cell in every if id(cell) in found])
     lines = [Line(name, sides["in"]) for name, sides in fractions.get(max(fractions, default=0.0), {}).items()]
     for line in lines:
-        for what, severity, cell in (corrupted for cell in line.clean for corrupted in found[id(cell)]):
+        for what, severity, cell in (each for clean_cell in line.clean for each in found[id(clean_cell)]):
             line.corrupted.setdefault(what, {}).setdefault(severity, []).append(cell)
     return lines
 
