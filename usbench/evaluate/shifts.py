@@ -119,7 +119,7 @@ def _blur(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, stren
 
 def _dynamic_range(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     middle = float(image[sector].mean())
-    contrast = strength ** rng.choice([-1.0, 1.0])
+    contrast = (1 + (strength - 1) * rng.uniform(0.85, 1.15)) ** rng.choice([-1.0, 1.0])
     return _amplified(image, (contrast - 1) * (image - middle))
 
 
