@@ -77,8 +77,11 @@ def test_nothing_changes_outside_the_sector(what: str) -> None:
     made = corrupt(images, sectors, NAMES, what, 5, seed="digest")
     assert np.array_equal(made[~sectors], images[~sectors])
     assert all((made[i] != images[i])[sectors[i]].any() for i in range(3))
-    nothing = np.zeros_like(sectors)
-    assert np.array_equal(corrupt(images, nothing, NAMES, what, 5, seed="digest"), images)
+    images, sectors = scans(300, 300)
+    sectors[:] = False
+    assert np.array_equal(corrupt(images, sectors, NAMES, what, 5, seed="digest"), images)
+    sectors[:, 200, 201] = True
+    assert np.array_equal(corrupt(images, sectors, NAMES, what, 5, seed="digest")[~sectors], images[~sectors])
 
 
 @EVERY
@@ -241,7 +244,7 @@ def test_the_network_is_shown_the_corrupted_images_of_the_pack(
     [
         (["--shifts", "spekle"], "unknown shift 'spekle': did you mean 'speckle'?"),
         (["--shifts", "all", "--severities", "0,3"], "a severity is a whole number from 1 to 5, not 0"),
-        (["--shifts", "all", "--severities", "x"], "--severities 'x' are not whole numbers"),
+        (["--shifts", "all", "--severities", "x"], "--severities 'x' are not numbers"),
         (["--shifts", "all", "--severities", ","], "at least one severity"),
         (["--severities", "3"], "--severities: of what?"),
     ],

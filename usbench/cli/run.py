@@ -14,9 +14,7 @@ def _numbers(text: str, what: str, cast: Any) -> list[Any]:
     try:
         return [cast(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsbenchError(
-            f"{what} '{text}' are not {'whole ' if cast is int else ''}numbers: write them by comma, as in 1,3,5."
-        ) from None
+        raise UsbenchError(f"{what} '{text}' are not numbers: write them by comma, as in 1,3,5.") from None
 
 
 def _settings(values: tuple[str, ...]) -> dict[str, Any]:

@@ -141,8 +141,9 @@ def _text(image: np.ndarray, sector: np.ndarray, rng: np.random.Generator, stren
 def _ruler(pen: ImageDraw.ImageDraw, room: np.ndarray, rng: np.random.Generator) -> None:
     """Ticks of depth along one flank of the sector."""
     right = bool(rng.integers(2))
+    ticks = int(rng.integers(12, 24))
     rows = np.flatnonzero(room.any(axis=1))
-    for tick, y in enumerate(np.linspace(rows[0], rows[-1], int(rng.integers(12, 24))).astype(int)):
+    for tick, y in enumerate(np.linspace(rows[0], rows[-1], ticks).astype(int) if len(rows) else ()):
         columns = np.flatnonzero(room[y])
         if len(columns):
             x, length = (int(columns[-1]), -1) if right else (int(columns[0]), 1)
@@ -213,13 +214,7 @@ def named(names: Sequence[str]) -> list[str]:
 
 
 def corrupt(
-    images: np.ndarray,
-    sectors: np.ndarray,
-    names: Sequence[str],
-    what: str,
-    severity: int,
-    *,
-    seed: int | str,
+    images: np.ndarray, sectors: np.ndarray, names: Sequence[str], what: str, severity: int, *, seed: int | str
 ) -> np.ndarray:
     """(n, H, W) uint8 images, corrupted inside their sectors, bool (n, H, W). `seed` is the pack's digest."""
     if what not in CORRUPTIONS:
