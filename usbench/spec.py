@@ -94,6 +94,8 @@ class RunSpec(BaseModel):
     split: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # FILE, or PACK=FILE, instead of a fold
     leave_device: str = ""  # not trained on, and tested on as an unseen set
     allow_leaks: bool = False
+    shifts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # corruptions of the test images of `data`
+    severities: Annotated[tuple[int, ...], BeforeValidator(_listed)] = (1, 2, 3, 4, 5)  # of each of them
     size: int = Field(ge=32, le=1024)
     protocol: str = "segment"
     pretrain: ScheduleSpec
@@ -119,6 +121,15 @@ class RunSpec(BaseModel):
         if not seeds or min(seeds) < 0:
             raise ValueError("seeds are whole numbers from 0, at least one")
         return tuple(dict.fromkeys(seeds))
+
+    @field_validator("severities")
+    @classmethod
+    def _severities(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
+        if not severities:
+            raise ValueError("at least one severity is needed")
+        if wrong := [x for x in severities if not 1 <= x <= 5]:
+            raise ValueError(f"a severity is a whole number from 1 to 5, not {wrong[0]}")
+        return tuple(sorted(set(severities)))
 
     @field_validator("device")
     @classmethod

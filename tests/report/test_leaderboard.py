@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from usbench.evaluate.segmentation import METRICS
 from usbench.evaluate.statistics import crossed_interval
 from usbench.report.leaderboard import COLUMNS, cells, inert, leaderboard, pooled, results, write_csv
-from usbench.report.table import results_table
+from usbench.report.robustness import robustness_tables
+from usbench.report.table import results_table, results_tables
 from usbench.runs.store import Store
 
 IMAGES, GROUPS = 30, 12
@@ -156,3 +158,40 @@ def test_a_name_that_a_spreadsheet_would_run_is_inert(name: str, store: Store, t
 def test_a_newline_in_a_name_does_not_break_the_table() -> None:
     values: list[Any] = [inert("a\nb"), inert(3), inert("plain")]
     assert values == ["a b", 3, "plain"]
+
+
+def test_corrupted_images_change_nothing_of_what_is_said_of_clean_ones(store: Store) -> None:
+    for seed in (0, 1, 2):
+        put(store, "mine", seed, 0.03, arena="a/clean")
+        put(store, "none", seed, 0.0, arena="a/clean")
+    before, shown = leaderboard(results(store)), results_tables(cells(results(store)))
+    for seed, severity in itertools.product((0, 1, 2), (1, 2, 3)):
+        for loss in ("mine", "none"):
+            put(store, loss, seed, -0.1 * severity, arena=f"a/blur-{severity}", shift=f"blur:{severity}")
+    after = leaderboard(results(store))
+    clean = after[after["shift"] == "in"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(clean, before)
+    (table,) = results_tables(cells(results(store)))
+    assert [list(c.cells) for c in table.columns] == [list(c.cells) for c in shown[0].columns]
+
+
+def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupted(store: Store) -> None:
+    clean = [put(store, "mine", seed, 0.0, arena="a/clean") for seed in (0, 1)]
+    put(store, "none", 0, 0.0, arena="a/clean")
+    shifted: dict[int, list[pd.DataFrame]] = {1: [], 3: [], 5: []}
+    for severity, seed in itertools.product(shifted, (0, 1)):
+        scores = put(store, "mine", seed, -0.1 * severity, arena=f"a/s{severity}", shift=f"tgc:{severity}")
+        shifted[severity].append(scores)
+    for severity in (1, 5):
+        put(store, "none", 0, -0.2, arena=f"a/s{severity}", shift=f"tgc:{severity}")
+    put(store, "mine", 0, 0.0, arena="b/s1", shift="tgc:1")  # of another fine-tune, without a clean result
+    (table,) = robustness_tables(cells(results(store)))
+    _, losses, dice, change = (list(column.cells) for column in table.columns)
+    assert list(table.columns[0].cells) == ["clean", "", "tgc 1,5", ""]  # 3 was not asked of every line
+    lesions = clean[0].lesion.to_numpy()
+    expected = np.mean([t.dice[lesions].mean() for severity in (1, 5) for t in shifted[severity]])
+    whole = np.mean([t.dice[lesions].mean() for t in clean])
+    place = losses.index("mine", 2)
+    assert dice[place] == f"{expected:.3f}" and dice[losses.index("mine")] == f"{whole:.3f}"
+    assert change[place].startswith(f"{expected - whole:+.3f}".replace("0.", ".", 1))
+    assert robustness_tables([cell for cell in cells(results(store)) if cell.row["shift"] == "in"]) == []

@@ -12,14 +12,14 @@ from usbench.errors import UsbenchError
 
 def print_summary(console: Any, summary: Any) -> None:
     """A run's table, its footnotes, and where the CSV and the pictures are."""
-    from usbench.report.summary import PICTURES
+    from usbench.report.robustness import robustness_tables
     from usbench.report.table import footnotes, results_tables
 
-    for table in results_tables(summary.cells):
+    for table in (*results_tables(summary.cells), *robustness_tables(summary.cells)):
         console.print(table)
     for note in footnotes(summary.cells, summary.missing):
         console.print(note, highlight=False, markup=False)
-    for name in ("leaderboard.csv", *PICTURES):
+    for name in ("leaderboard.csv", *summary.pictures):
         console.print(f"  {summary.folder / name}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -72,6 +72,7 @@ def board(folders: tuple[Path, ...], csv_path: Path | None) -> None:
     from rich.console import Console
 
     from usbench.report.leaderboard import cells, leaderboard, results, write_csv
+    from usbench.report.robustness import robustness_tables
     from usbench.report.table import footnotes, results_tables
     from usbench.runs.store import Store
 
@@ -80,7 +81,7 @@ def board(folders: tuple[Path, ...], csv_path: Path | None) -> None:
         raise UsbenchError(f"no finished result in {', '.join(map(str, folders))}: run something with --out first.")
     console = Console()
     every = cells(found)
-    for table in results_tables(every):
+    for table in (*results_tables(every), *robustness_tables(every)):
         console.print(table)
     for note in footnotes(every, []):
         console.print(note, highlight=False, markup=False)

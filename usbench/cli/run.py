@@ -14,7 +14,7 @@ def _numbers(text: str, what: str, cast: Any) -> list[Any]:
     try:
         return [cast(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsbenchError(f"{what} '{text}' are not numbers: write for example 20,50,100.") from None
+        raise UsbenchError(f"{what} '{text}' are not numbers: write them by comma, as in 1,3,5.") from None
 
 
 def _settings(values: tuple[str, ...]) -> dict[str, Any]:
@@ -35,6 +35,10 @@ def _given(**flags: Any) -> dict[str, Any]:
     given |= {key: flags[key] for key in ("device", "precision", "threads")}
     given |= {key: list(flags[key]) or None for key in ("data", "ood", "pretrain_data", "split")}
     given |= {"leave_device": flags["leave_device"], "allow_leaks": flags["allow_leaks"] or None}
+    if flags["shifts"] is not None:
+        given["shifts"] = [name.strip() for name in flags["shifts"].split(",") if name.strip()]
+    if flags["severities"] is not None:
+        given["severities"] = _numbers(flags["severities"], "--severities", int)
     if flags["labels"] is not None:
         given["labels"] = _numbers(flags["labels"].replace("%", ""), "--labels", float)
     if flags["seeds"] is not None and flags["seed"] is not None:
@@ -63,6 +67,8 @@ def _given(**flags: Any) -> dict[str, Any]:
 @click.option("--split", multiple=True, help="[PACK=]FILE: names in JSON instead of a fold ('usbench data splits').")
 @click.option("--leave-device", help="A scanner to leave out of training and to test on.")
 @click.option("--allow-leaks", is_flag=True, help="Go on though training and test share images; it is recorded.")
+@click.option("--shifts", help="Test corrupted images of --data too: 'all', or for example speckle,shadow.")
+@click.option("--severities", help="How strongly, from 1 to 5.  [1,2,3,4,5]")
 @click.option("--preset", help="quick, standard or paper.")
 @click.option("--size", type=int, help="Pixels a side.")
 @click.option("--protocol", help="How to fine-tune and score.")
@@ -96,6 +102,8 @@ def run(
         given[key] = value
     if "loss" not in given:
         raise UsbenchError("no loss is named: give --loss, for example --loss simclr ('usbench plugins list').")
+    if flags["severities"] is not None and not given.get("shifts"):
+        raise UsbenchError("--severities: of what? Name corruptions too, for example --shifts all.")
     spec = resolve(given)
     console = Console()
     store = Store(out)

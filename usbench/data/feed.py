@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -40,13 +40,14 @@ class Feed:
         masks: bool = False,
         sectors: bool = False,
         unlabelled: Collection[Pack] = (),  # packs whose labels are not to be known
+        read: Callable[[Pack, np.ndarray], np.ndarray] = lambda pack, rows: pack.images[rows],
     ) -> None:
         self.parts, self.device, self.size = parts, device, size
         self.side = min(round(HEADROOM * size), max(pack.size for pack, _ in parts))
         self.count = sum(len(indices) for _, indices in parts)
         planes = 1 + masks + sectors
         where = self._room(self.count * self.side**2 * planes)
-        self.images = self._load(lambda pack, rows: pack.images[rows], where)
+        self.images = self._load(read, where)
         sector = self._load(lambda pack, rows: pack.plane("sector", rows).astype(np.uint8), torch.device("cpu"))
         self.boxes = sector_boxes(sector[:, 0].numpy().astype(np.bool_))
         self.sector = sector.to(where) if sectors else None

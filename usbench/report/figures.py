@@ -13,6 +13,7 @@ from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import unpack_masks
 from usbench.report.leaderboard import Cell, pooled
+from usbench.report.robustness import Line, shared_severities
 from usbench.runs.store import Store
 
 TRUTH, BASE, ROW = "#ffd400", "#00c8ff", "#ff4fa3"
@@ -130,6 +131,37 @@ def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
     axes[0].set_ylabel("mean Dice, 95 % interval")
     axes[0].legend(frameon=False)
     figure.tight_layout()
+    _save(figure, path)
+
+
+def robustness(lines: Sequence[Line], path: Path) -> None:
+    """Mean Dice with its interval over severity, 0 for clean images: a panel a corruption, a line a loss."""
+    plt = _pyplot()
+    shared = shared_severities(lines)
+    columns = min(3, max(1, len(shared)))
+    rows = max(1, -(-len(shared) // columns))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.3 * rows + 0.6), sharex=True, sharey=True, squeeze=False
+    )
+    for axis in axes.flat[len(shared) :]:
+        axis.axis("off")
+    alone = sum(not line.clean[0].row["baseline"] for line in lines) == 1
+    for axis, (what, severities) in zip(axes.flat, shared.items(), strict=False):
+        for line in lines:
+            if what not in line.corrupted:
+                continue
+            points = [pooled(line.clean), *(pooled(line.corrupted[what][severity]) for severity in severities)]
+            mean, low, high = (np.array([getattr(p, part) for p in points]) for part in ("mean", "low", "high"))
+            baseline = line.clean[0].row["baseline"]
+            colour = PALETTE.get(baseline) if baseline or alone else None
+            axis.plot([0, *severities], mean, marker="o", markersize=3, color=colour, label=line.name)
+            axis.fill_between([0, *severities], low, high, color=axis.lines[-1].get_color(), alpha=0.15, linewidth=0)
+        axis.set_title(what, fontsize=9)
+        axis.set_xticks(range(6))
+    figure.supxlabel("severity, 0 for clean images", fontsize=9)
+    figure.supylabel("mean Dice, 95 % interval", fontsize=9)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncol=4, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / (2.3 * rows + 0.6)))
     _save(figure, path)
 
 

@@ -14,6 +14,7 @@ from usbench.runs.plan import Plan
 from usbench.runs.store import Store, write_json
 
 PICTURES = ("overlays.png", "curves.png", "dice.png")
+ROBUSTNESS = "robustness.png"  # where images were corrupted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Summary:
     def missing(self) -> list[str]:
         """Baselines that the table lacks."""
         return list(self.run["missing"])
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The files of its pictures."""
+        return (*PICTURES, ROBUSTNESS) if any(":" in cell.row["shift"] for cell in self.cells) else PICTURES
 
 
 def run_name(plan: Plan) -> str:
@@ -49,7 +55,7 @@ def summarise(plan: Plan, store: Store) -> Summary:
     summary = read_summary(folder, store)
     found = [result for cell in summary.cells for result in cell.results]
     write_csv(leaderboard(found), folder / "leaderboard.csv")
-    if not all((folder / name).is_file() for name in PICTURES):
+    if not all((folder / name).is_file() for name in summary.pictures):
         draw(summary, store)
     return summary
 
@@ -69,8 +75,9 @@ def read_summary(folder: Path, store: Store) -> Summary:
 def draw(summary: Summary, store: Store) -> None:
     """All pictures of a run."""
     from usbench.report import figures
+    from usbench.report.robustness import lines_of
 
-    every = summary.cells
+    every = [cell for cell in summary.cells if ":" not in cell.row["shift"]]
     rows = [c for c in every if not c.row["baseline"]] or [c for c in every if c.row["baseline"] == "plain"]
     least = min(c.row["label_fraction"] for c in rows)
     shown = sorted((c for c in rows if c.row["label_fraction"] == least), key=lambda c: c.row["shift"] != "in")
@@ -79,6 +86,8 @@ def draw(summary: Summary, store: Store) -> None:
     stages = [(stage_id, title) for stage_id, title in summary.run["stages"]]
     figures.curves(stages, store, summary.folder / "curves.png")
     figures.dice_against_labels(every, summary.folder / "dice.png")
+    if ROBUSTNESS in summary.pictures:
+        figures.robustness(lines_of(summary.cells), summary.folder / ROBUSTNESS)
 
 
 def _bases(shown: Sequence[Cell], every: Sequence[Cell]) -> list[Cell]:

@@ -31,6 +31,7 @@ def plain_table(*headers: str, title: str) -> Table:
 
 def results_tables(every: Sequence[Cell]) -> list[Table]:
     """The table of results, and one of its own for targets whose images were pretrained on."""
+    every = [cell for cell in every if ":" not in cell.row["shift"]]  # corrupted images have a table of their own
     seen = [cell for cell in every if cell.row["shift"] == TRANSDUCTIVE]
     tables = [results_table([cell for cell in every if cell not in seen], "Mean Dice of lesion images")]
     if seen:
@@ -49,7 +50,7 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
         table.add_column(f"Dice\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
-    for fraction, rows in sorted(_by_fraction(every).items(), reverse=True):
+    for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
         for name, sides in rows.items():
             values = [part for side in ("in", "out") for part in _side(sides.get(side, []), every)]
             table.add_row("" if fraction == before else f"{fraction:g} %", escape(name), *values)
@@ -58,7 +59,7 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
     return table
 
 
-def _by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[Cell]]]]:
+def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[Cell]]]]:
     """Fraction → line → side → cells. What differs in anything but the test set is never one line."""
     lines: list[list[Cell]] = []  # the test sets of the same fine-tunes
     line_of: dict[str, list[Cell]] = {}

@@ -259,18 +259,21 @@ class Planner:
                 (source.id,) if source else (),
             )  # fmt: skip
             yield tuned
-            for test in self.sources.tests:
+            for test in (*self.sources.tests, *self.sources.corrupted):
                 yield self._test(part, test, tuned, source)
 
     def _test(self, part: Part, test: Tested, tuned: Stage, source: Stage | None) -> Stage:
-        tested = digest_of([(test.pack, test.rows)])
+        images = digest_of([(test.pack, test.rows)])
+        shift = {"shift": test.corruption} if test.corruption else {}
+        tested = key_of({"images": images, **shift}) if shift else images
+        shown = f"{test.name}, {test.shift}" if shift else test.name
         fraction = tuned.row["label_fraction"]
         standing = self._standing(part, tuned, source, tested)
         return Stage(
-            "evaluate", f"test {part[2]} ({fraction:g} %, seed {tuned.row['seed']}) on {test.name}",
+            "evaluate", f"test {part[2]} ({fraction:g} %, seed {tuned.row['seed']}) on {shown}",
             {
                 "kind": "evaluate", "revision": REVISION["evaluate"], "finetuned": tuned.key,
-                "protocol": self._identity(self.protocol), "images": tested, "label_fraction": fraction,
+                "protocol": self._identity(self.protocol), "images": images, "label_fraction": fraction, **shift,
                 **standing,
             },
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Tested:
     which: str
     name: str
     shift: str
+    corruption: dict[str, Any] | None = None  # how its images are corrupted, as it stands in keys
 
     @functools.cached_property
     def rows(self) -> np.ndarray:
@@ -60,6 +62,7 @@ class Sources:
         self._seen = {pack.digest for pack in self.others}
         self.tests = [*self._inside(), *(Tested(pack, Division(), ALL, pack.name, OUT) for pack in ood)]
         self._check_tests()
+        self.corrupted = self._corrupted()
 
     def _division(self, pack: Pack) -> Division:
         file = self.split_files.get(pack.name)
@@ -139,10 +142,24 @@ class Sources:
         (division,) = [d for p, d in self.cohort.plain(self.split_files) if p == str(test.pack.path)] or [None]
         return {"test": str(test.pack.path), "division": division, "which": test.which}
 
+    def _corrupted(self) -> list[Tested]:
+        """The test parts of the trained packs again, once for each corruption and severity that is asked for."""
+        if not self.spec.shifts:
+            return []
+        from usbench.evaluate import shifts
+
+        made = [shifts.identity(what, k) for what in shifts.named(self.spec.shifts) for k in self.spec.severities]
+        return [
+            dataclasses.replace(test, shift=f"{each['corruption']}:{each['severity']}", corruption=each)
+            for test in self.tests if test.shift == IN for each in made
+        ]  # fmt: skip
+
     def leaks(self) -> dict[tuple[str, bool], int]:
         """(test set, whether pretrained) → how many images of training stand in it too; refused unless allowed."""
         found: dict[tuple[str, bool], int] = {}
-        for test in self.tests:
+        for test in {
+            test.name: test for test in self.tests
+        }.values():  # a corrupted set has the images of the clean one
             trained = sum(self._leak(pack, rows, test) for pack, rows in self.train)
             others = [(p, whole(p, self.spec.leave_device)) for p in self.others if p.digest != test.pack.digest]
             found[test.name, False] = trained

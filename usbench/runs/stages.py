@@ -174,6 +174,7 @@ class Stages:
         import torch
 
         from usbench.data.feed import Feed
+        from usbench.evaluate import shifts
         from usbench.evaluate.segmentation import pack_masks
         from usbench.evaluate.testing import predict, score_images
         from usbench.train import checkpoint
@@ -190,7 +191,8 @@ class Stages:
         pack = self._pack(stage.places["test"])
         rows = rows_tested(pack, division_of(stage.places["division"]), stage.places["which"])
         self._check_same([(pack, rows)], stage.identity["images"])
-        feed = Feed([(pack, rows)], identity["size"], compute.device, masks=True)
+        seen = shifts.reader(stage.identity.get("shift"))
+        feed = Feed([(pack, rows)], identity["size"], compute.device, masks=True, read=seen)
         # No lesion is seen outside the insonified region, whatever the network says there.
         masks = predict(model, protocol, feed, pack.size, compute) & pack.plane("sector", rows)
         scores = score_images(protocol, masks, feed)
