@@ -61,8 +61,12 @@ def inner_score(model: nn.Module, protocol: Protocol, feed: Feed, size: int, com
                 output = model(batch.images)
             scores.append(protocol.inner(output.float(), batch))
     train_mode(model)
-    found = torch.cat(scores)
-    return float(found.nanmean() if found.ndim == 1 else found.nanmean(0).nanmean())
+    return mean_score(torch.cat(scores))
+
+
+def mean_score(scores: Tensor) -> float:
+    """The mean over images (N,), or over the parts (N, parts) that they are of."""
+    return float(scores.nanmean() if scores.ndim == 1 else scores.nanmean(0).nanmean())
 
 
 def train_mode(model: nn.Module) -> bool:
