@@ -26,7 +26,7 @@ def score_classes(probability: np.ndarray, label: np.ndarray) -> dict[str, np.nd
     return {
         "accuracy": right,
         "balanced_accuracy": balanced(right, label),
-        "log_loss": -np.log(of_label.clip(LEAST)),
+        "log_loss": 0.0 - np.log(of_label.clip(LEAST)),
         "brier": np.square(probability - truth).sum(1),
     }
 

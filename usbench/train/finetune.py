@@ -138,7 +138,6 @@ def finetune(
     seed_globals(seed, "finetune", "protocol")  # a new head is the same for every row of a seed
     model = compute.place(protocol.adapt(network))
     if train_mode(model):
-        compute.place(network)
         clean_statistics(network, feed, compute)
         train_mode(model)
     optimizer = adamw(schedule, [(network.encoder, schedule.encoder_factor), (model, 1.0)])
@@ -202,7 +201,6 @@ def fit(
     began = time.perf_counter()
     seed_globals(seed, "finetune", "protocol")
     model = compute.place(protocol.adapt(network)).requires_grad_(False)
-    compute.place(network)
     clean_statistics(network, feed, compute)
     features = torch.cat([pooled([level]) for level in deepest_maps(network.encoder, feed, compute)])
     loss = protocol.fit(model, features.clone(), feed.label)
