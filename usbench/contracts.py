@@ -282,9 +282,9 @@ class Protocol:
     metrics: ClassVar[tuple[str, ...]] = ()
     primary: ClassVar[str] = ""
     masks: ClassVar[bool] = True
-    keeps_choices: ClassVar[bool] = False  # every weights that inner validation looked at are tested too: `best-on-test`
-    classes: tuple[str, ...] = ()  # of the training data where "label" is needed; set by the harness, as is
-    counts: tuple[int, ...] = ()  # how many labelled images of each there are to train on
+    keeps_choices: ClassVar[bool] = False  # what inner validation looked at is all tested, for `best_on_test`
+    classes: tuple[str, ...] = ()  # of the training data, where "label" is needed; set by the harness
+    counts: tuple[int, ...] = ()  # images of each to train on; set by the harness
 
     def adapt(self, network: Network) -> nn.Module:
         """The module that is trained and tested; the network itself unless the protocol puts something on it.

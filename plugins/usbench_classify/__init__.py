@@ -1,4 +1,4 @@
-"""Protocols that tell classes apart: fine-tuning with a linear head, the POCUS protocol, and probes of frozen features."""
+"""Protocols that tell classes apart: a fine-tune with a linear layer, that of POCUS, and probes of frozen features."""
 
 from usbench import hookimpl
 

@@ -364,7 +364,9 @@ def test_one_class_alone_is_refused_in_a_sentence(
     items = (replace(item, label=0) for item in make_scans(10))
     write_pack(path, items, size=64, classes=("benign",), attributes={"dataset": "one", **SAID})
     with pytest.raises(UsbenchError, match="100 % of the labels of 'one' .* are all 'benign'"):
-        make_plan(installed, resolve({**settings, "data": [str(path)], "ood": [], "protocol": "probe"}), lambda *_: None)
+        make_plan(
+            installed, resolve({**settings, "data": [str(path)], "ood": [], "protocol": "probe"}), lambda *_: None
+        )
 
 
 def test_a_set_without_what_a_protocol_needs_is_refused_with_what_fits(

@@ -158,8 +158,9 @@ def class_names(pack: Pack) -> list[str]:
 def classes_of(packs: Sequence[Pack]) -> tuple[str, ...]:
     """The classes that any image of the packs has, each once: a class is the same in every pack."""
     present = [{int(code) for code in pack.table.label if code >= 0} for pack in packs]
-    return tuple(dict.fromkeys(class_names(p)[code] for p, codes in zip(packs, present, strict=True)
-                               for code in sorted(codes)))
+    return tuple(
+        dict.fromkeys(class_names(p)[code] for p, codes in zip(packs, present, strict=True) for code in sorted(codes))
+    )
 
 
 def take_fraction(
