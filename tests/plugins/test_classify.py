@@ -277,7 +277,7 @@ def test_a_probe_takes_no_step_and_what_would_spend_some_is_named_as_missing(
     assert all(f["steps"] == f["images_seen"] == 0 and f["selection"] == "none" for f in facts)
     more = make_plan(installed, resolve({**given, "finetune": {"steps": 99}}), lambda *_: None)
     assert [s.key for s in more.stages] == [s.key for s in plan.stages]
-    with pytest.raises(UsbenchError, match="none-long under protocol 'probe'.*name another --loss"):
+    with pytest.raises(UsbenchError, match=r"none-long under protocol 'probe'.*name another --loss"):
         make_plan(installed, resolve({**given, "loss": "none-long"}), lambda *_: None)
 
 
@@ -363,7 +363,7 @@ def test_one_class_alone_is_refused_in_a_sentence(
     path = tmp_path / "one.h5"
     items = (replace(item, label=0) for item in make_scans(10))
     write_pack(path, items, size=64, classes=("benign",), attributes={"dataset": "one", **SAID})
-    with pytest.raises(UsbenchError, match="100 % of the labels of 'one' .* are all 'benign'"):
+    with pytest.raises(UsbenchError, match=r"100 % of the labels of 'one' .* are all 'benign'"):
         make_plan(
             installed, resolve({**settings, "data": [str(path)], "ood": [], "protocol": "probe"}), lambda *_: None
         )
