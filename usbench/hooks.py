@@ -78,6 +78,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     gives: tuple[str, ...] = ()  # what a backbone has beyond maps, for losses that need it: "tokens"
+    frozen: bool = False  # a protocol that fits frozen features once, without a training step
 
     def resolve(self) -> Callable[..., Any]:
         """The factory itself; imports what it needs."""
@@ -203,6 +204,7 @@ class Registry:
         reconstruction: bool = False,
         baseline: str = "",
         generated: bool = False,
+        frozen: bool = False,
         revision: int = 1,
         options: Mapping[str, Any] | None = None,
         **fixed: Any,
@@ -217,7 +219,7 @@ class Registry:
         needs, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, gives))
         self._entries[kind][name] = Entry(
             kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,
-            revision, options or {}, fixed, gives,
+            revision, options or {}, fixed, gives, frozen,
         )  # fmt: skip
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:

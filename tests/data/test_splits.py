@@ -11,7 +11,7 @@ import pytest
 
 from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, rows_tested
 from usbench.data.pack import link_groups
-from usbench.data.splits import INNER_MIN, TEST_FOLDS, Division, Split, divide, fold_split, list_digest, split
+from usbench.data.splits import INNER_MIN, TEST_FOLDS, Division, Split, Wanted, divide, fold_split, list_digest, split
 from usbench.errors import UsbenchError
 
 WORLDS = range(200)
@@ -214,3 +214,17 @@ def test_an_image_list_has_one_digest_whatever_its_order() -> None:
     pack = world(1)
     assert list_digest(pack, np.array([3, 1, 2])) == list_digest(pack, np.array([1, 2, 3]))
     assert list_digest(pack, np.array([1, 2])) != list_digest(pack, np.array([1, 2, 3]))
+
+
+def test_what_a_protocol_needs_says_which_images_count() -> None:
+    table = pd.DataFrame({"has_mask": [True, True, False, False], "label": [0, -1, 1, 2]})
+    pack = SimpleNamespace(table=table, classes=("benign", "malignant"))
+    other = SimpleNamespace(table=pd.DataFrame({"label": [1, 0, 0]}), classes=("malignant", "cyst"))
+    every = np.arange(4)
+    by_mask, by_label, by_both = (Wanted.of(needs, [pack]) for needs in ((), ("label",), ("mask", "label")))
+    assert by_mask == Wanted() == Wanted.of(("mask", "video"), [pack])
+    assert by_mask.rows(pack, every).tolist() == [0, 1]
+    assert by_label.classes == ("benign", "malignant", "2") and by_label.rows(pack, every).tolist() == [0, 2, 3]
+    assert by_both.rows(pack, every).tolist() == [0]
+    assert by_label.rows(other, np.arange(3)).tolist() == [1, 2]
+    assert Wanted.of(("label",), [pack, other]).classes == ("benign", "malignant", "2", "cyst")

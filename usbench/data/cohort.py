@@ -12,15 +12,7 @@ import numpy as np
 
 from usbench.data.frozen import read_split
 from usbench.data.pack import Pack
-from usbench.data.splits import (
-    INNER_MIN,
-    Division,
-    annotated_rows,
-    divide,
-    fraction_of,
-    list_digest,
-    without_inner,
-)
+from usbench.data.splits import INNER_MIN, Division, Wanted, divide, fraction_of, list_digest, without_inner
 
 Rows = list[tuple[Pack, np.ndarray]]  # of several packs
 TEST, UNSEEN, ALL = "test", "unseen", "all"  # which rows of a pack are tested on
@@ -38,11 +30,8 @@ class Cohort:
         return cls(tuple((open_pack(path), division_of(plain)) for path, plain in places))
 
     def plain(self, split_files: dict[str, str]) -> list[Any]:
-        """The plain form: a path, a fold, a split file, a device for each pack."""
-        return [
-            [str(pack.path), {"fold": d.fold, "split": split_files.get(pack.name, ""), "device": d.device}]
-            for pack, d in self.parts
-        ]
+        """The plain form: a path, a fold, a split file, a device, what an image must have, for each pack."""
+        return [[str(pack.path), plain_division(d, split_files.get(pack.name, ""))] for pack, d in self.parts]
 
     @property
     def packs(self) -> list[Pack]:
@@ -79,20 +68,28 @@ def whole(pack: Pack, device: str) -> np.ndarray:
     return np.flatnonzero(~np.isin(pack.table.group, left_out))
 
 
-def division_of(plain: dict[str, Any] | None) -> Division:
+def plain_division(division: Division, split_file: str = "") -> dict[str, Any]:
+    """The plain form of what decides a pack's sides."""
+    classes = division.wanted.classes
+    return {
+        "fold": division.fold, "split": split_file, "device": division.device, "mask": division.wanted.mask,
+        "classes": None if classes is None else list(classes),
+    }  # fmt: skip
+
+
+def division_of(plain: dict[str, Any]) -> Division:
     """What decides a pack's sides, from its plain form."""
-    if plain is None:
-        return Division()
     frozen = read_split(Path(plain["split"])) if plain["split"] else None
-    return Division(plain["fold"], frozen, plain["device"])
+    classes = None if plain["classes"] is None else tuple(plain["classes"])
+    return Division(plain["fold"], frozen, plain["device"], Wanted(plain["mask"], classes))
 
 
 def rows_tested(pack: Pack, division: Division, which: str) -> np.ndarray:
     """The annotated images that a network is tested on: of a fold, of the device left out, or all of an unseen set."""
     if which == ALL:
-        return annotated_rows(pack, np.arange(pack.count))
+        return division.wanted.rows(pack, np.arange(pack.count))
     sides = divide(pack, division)
-    return annotated_rows(pack, sides.test if which == TEST else sides.unseen)
+    return division.wanted.rows(pack, sides.test if which == TEST else sides.unseen)
 
 
 def digest_of(rows: Rows) -> str:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from usbench.contracts import Batch, Clip, Image, Video
 from usbench.data.pack import Pack
+from usbench.data.splits import class_names
 from usbench.draws import generator
 from usbench.errors import UsbenchError
 from usbench.views import Views
@@ -40,6 +41,7 @@ class Feed:
         masks: bool = False,
         sectors: bool = False,
         unlabelled: Collection[Pack] = (),  # packs whose labels are not to be known
+        classes: Sequence[str] = (),  # the first of them is label 0, and so on; others follow as they come
         read: Callable[[Pack, np.ndarray], np.ndarray] = lambda pack, rows: pack.images[rows],
     ) -> None:
         self.parts, self.device, self.size = parts, device, size
@@ -52,7 +54,7 @@ class Feed:
         self.boxes = sector_boxes(sector[:, 0].numpy().astype(np.bool_))
         self.sector = sector.to(where) if sectors else None
         self.mask = self._load(lambda pack, rows: pack.plane("mask", rows) * np.uint8(255), where) if masks else None
-        self._describe(unlabelled)
+        self._describe(unlabelled, classes)
 
     def _room(self, nbytes: int) -> torch.device:
         if self.device.type == "cuda" and nbytes > SHARE_OF_FREE * torch.cuda.mem_get_info(self.device)[0]:
@@ -69,18 +71,18 @@ class Feed:
                 start += len(rows)
         return out
 
-    def _describe(self, unlabelled: Collection[Pack]) -> None:
+    def _describe(self, unlabelled: Collection[Pack], named: Sequence[str]) -> None:
         """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not.
 
         A video whose frames have no numbers gets them in the order of the pack. A time that is not known is the frame's
         number over the frame rate.
         """
-        classes: dict[str, int] = {}
+        classes = {name: code for code, name in enumerate(named)}
         columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "fps", "tag")}
         for pack, indices in self.parts:
             table = pack.table.iloc[indices]
             hidden = pack in unlabelled
-            codes = [classes.setdefault(name, len(classes)) for name in ([] if hidden else _class_names(pack))]
+            codes = [classes.setdefault(name, len(classes)) for name in ([] if hidden else class_names(pack))]
             known = np.full(len(table), -1) if hidden else table.label.to_numpy(np.int64)
             columns["label"].append(np.array([*codes, -1], np.int64)[known])
             columns["frame"].append(table.frame.to_numpy(np.int64))
@@ -101,11 +103,6 @@ class Feed:
         """The rows of a plane, on the device."""
         index = torch.from_numpy(rows)
         return plane.index_select(0, index.to(plane.device)).to(self.device, non_blocking=True)
-
-
-def _class_names(pack: Pack) -> list[str]:
-    """The classes by name; those without one by number."""
-    return [*pack.classes, *map(str, range(len(pack.classes), int(pack.table.label.max()) + 1))]
 
 
 def _codes(values: np.ndarray) -> np.ndarray:

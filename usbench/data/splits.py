@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +19,36 @@ INNER_SHARE, INNER_MIN = 0.2, 10
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What an image must have so that a protocol can train and test on it."""
+
+    mask: bool = True  # somebody annotated it, be it with an empty mask
+    classes: tuple[str, ...] | None = None  # its class is one of these; None: whatever it is
+
+    @classmethod
+    def of(cls, needs: Sequence[str], packs: Sequence[Pack]) -> Wanted:
+        """Of a protocol that is trained on these packs; one that asks for neither masks nor labels is about masks."""
+        by_label = "label" in needs
+        return cls("mask" in needs or not by_label, classes_of(packs) if by_label else None)
+
+    def rows(self, pack: Pack, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows that have it."""
+        if self.mask:
+            rows = rows[pack.table.has_mask.to_numpy()[rows]]
+        if self.classes is not None:
+            known = [code for code, name in enumerate(class_names(pack)) if name in self.classes]
+            rows = rows[np.isin(pack.table.label.to_numpy()[rows], known)]
+        return rows
+
+
+@dataclass(frozen=True)
 class Division:
     """What decides the sides of a pack: a test fold or a split file, and a device that is not trained on."""
 
     fold: int = 0
     frozen: Frozen | None = None
     device: str = ""
+    wanted: Wanted = Wanted()
 
     @property
     def names_val(self) -> bool:
@@ -100,7 +125,7 @@ def divide(pack: Pack, division: Division) -> Sides:
 
 def fraction_of(pack: Pack, division: Division, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(labelled, inner): `fraction` (in per cent) of the annotated training images, and what of it is validated on."""
-    train = annotated_rows(pack, divide(pack, division).train)
+    train = division.wanted.rows(pack, divide(pack, division).train)
     frozen = {} if division.frozen is None else division.frozen.rows(pack)
     chosen = take_fraction(pack.table, np.intersect1d(train, frozen.get("train", train)), fraction, seed)
     if "val" in frozen:
@@ -132,9 +157,17 @@ def as_lists(pack: Pack, sides: Split) -> dict[str, list[str]]:
     return {side: [str(name) for name in pack.table.name.to_numpy()[rows]] for side, rows in of.items()}
 
 
-def annotated_rows(pack: Pack, rows: np.ndarray) -> np.ndarray:
-    """Those that have a mask, be it an empty one."""
-    return rows[pack.table.has_mask.to_numpy()[rows]]
+def class_names(pack: Pack) -> list[str]:
+    """The classes by name; those without one by number."""
+    return [*pack.classes, *map(str, range(len(pack.classes), int(pack.table.label.max()) + 1))]
+
+
+def classes_of(packs: Sequence[Pack]) -> tuple[str, ...]:
+    """The classes that any image of the packs has, each once: a class is the same in every pack."""
+    present = [{int(code) for code in pack.table.label if code >= 0} for pack in packs]
+    return tuple(
+        dict.fromkeys(class_names(p)[code] for p, codes in zip(packs, present, strict=True) for code in sorted(codes))
+    )
 
 
 def take_fraction(

@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from usbench.contracts import Network
 from usbench.data.feed import Feed
-from usbench.train.finetune import EVALUATION_BATCH, plain_images
+from usbench.train.finetune import clean_statistics, deepest_maps
 from usbench.train.loop import Compute
+
+__all__ = ["cell_features", "cell_lesions", "clean_statistics", "lesion_auc", "linear_model"]
 
 SIDE = 16  # cells along an image in a dense read-out
 PENALTY = 0.1  # of the linear model, the same for every row: nothing is chosen
-
-
-def deepest_maps(encoder: nn.Module, feed: Feed, compute: Compute) -> Iterator[Tensor]:
-    """The deepest map of every image as it is, a batch at a time, with the modules in whatever mode they are."""
-    with torch.inference_mode():
-        for start in range(0, feed.count, EVALUATION_BATCH):
-            rows = np.arange(start, min(start + EVALUATION_BATCH, feed.count))
-            with compute.autocast():
-                maps = encoder(plain_images(feed, rows, feed.size))
-            yield maps[-1].float()
-
-
-def clean_statistics(network: Network, feed: Feed, compute: Compute) -> None:
-    """Replace BatchNorm's running statistics by those of clean images, and leave the network in evaluation mode.
-
-    Those of pretraining are of augmented views, and those of a network that was never trained are of nothing.
-    """
-    norms = [module for module in network.encoder.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.train()
-    for _ in deepest_maps(network.encoder, feed, compute):
-        pass
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def cell_features(network: Network, feed: Feed, compute: Compute) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""A fine-tuned network on a test set: a score for each image, and its predicted mask."""
+"""A trained network on a test set: a score for each image, and its predicted mask where there is one."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,12 +11,42 @@ from torch import nn
 
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
-from usbench.train.finetune import EVALUATION_BATCH, plain_images
+from usbench.train import checkpoint
+from usbench.train.finetune import CHOICE, EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
 
 
+def examine(
+    model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute
+) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """The scores of every image of a test set, and the predicted masks of a protocol that makes some."""
+    (pack, indices), *_ = feed.parts
+    predicted = predict(model, protocol, feed, pack.size, compute)
+    if not protocol.masks:
+        return tabulate_images(protocol, predicted, feed), None
+    # No lesion is seen outside the insonified region, whatever the network says there.
+    masks = predicted & pack.plane("sector", indices)
+    return score_images(protocol, masks, feed), masks
+
+
+def best_on_test(
+    model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute, folder: Path
+) -> tuple[int, pd.DataFrame]:
+    """The step that the test set itself likes best, of those kept in `folder`, and its scores.
+
+    This is a leak, and what some papers report: it is recorded under its own name and nothing else may read it.
+    """
+    found: dict[int, pd.DataFrame] = {}
+    for path in sorted(folder.glob(f"{CHOICE}*")):
+        weights, facts = checkpoint.read(path)
+        model.load_state_dict(weights, strict=False)  # all that training changed; the rest is the same at every step
+        found[facts["step"]] = examine(model, protocol, feed, compute)[0]
+    step = max(found, key=lambda step: (found[step][protocol.primary].mean(), -step))
+    return step, found[step]
+
+
 def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
-    """(N, size, size) bool masks at the pack's size."""
+    """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts."""
     model.eval()
     masks: list[np.ndarray] = []
     with torch.inference_mode():
@@ -43,6 +75,16 @@ def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.Da
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def tabulate_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
+    """One row an image: who it is, its label as a place in the protocol's classes, and the protocol's own columns."""
+    (pack, indices), *_ = feed.parts
+    known = pack.table.iloc[indices]
+    label, video = feed.label.cpu().numpy(), known.video.to_numpy(str)
+    columns = {"name": known.name.to_numpy(), "group": known.group.to_numpy(), "label": label}
+    columns |= {"video": video} if (video != "").any() else {}
+    return pd.DataFrame({**columns, **protocol.tabulate(predicted, label, video)})
 
 
 def encoder_features(network: Network, feed: Feed, compute: Compute, limit: int = 512) -> np.ndarray:

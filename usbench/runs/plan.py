@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from usbench.data.cohort import digest_of
 from usbench.data.home import Progress, options_of
 from usbench.data.pack import Pack
@@ -99,8 +101,10 @@ class Planner:
             "threads": resolve_threads(spec.threads) if device == "cpu" else 0,
         }
         self.init = self._init(spec.init)
+        self.schedule = self._schedule(spec)
         self.sources = Sources(registry, spec, progress)
         self._check_capabilities()
+        self.sources.check_tests()
         self.leaks = self.sources.leaks()
 
     def _choose(self, kind: str, text: str) -> Part:
@@ -162,6 +166,25 @@ class Planner:
                 f"--init {init} cannot be read ({error.strerror}): use random, imagenet or a .safetensors file."
             ) from None
 
+    def _schedule(self, spec: RunSpec) -> ScheduleSpec | None:
+        """That of the fine-tune: the run's, but for the settings that the protocol has as options; None for a fit."""
+        entry, options, _ = self.protocol
+        if entry.frozen:
+            if self.loss[0].baseline == "long":
+                raise UsbenchError(f"{self._meaningless(self.loss[0])}: name another --loss.")
+            return None
+        own = {name: value for name, value in options.items() if name in ScheduleSpec.model_fields}
+        try:
+            return ScheduleSpec(**{**spec.finetune.model_dump(), **own})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsbenchError(
+                f"protocol '{entry.name}' refuses {first['loc'][0]}={first['input']!r}: {first['msg'].lower()}."
+            ) from None
+
+    def _meaningless(self, entry: Entry) -> str:
+        return f"{entry.name} under protocol '{self.protocol[0].name}', which takes no step that it could spend"
+
     def _base(self, kind: str, seed: int) -> dict[str, Any]:
         return {
             "kind": kind, "revision": REVISION[kind], "backbone": self._identity(self.backbone),
@@ -197,6 +220,9 @@ class Planner:
             if entry.factory is None and entry.name != self.loss[0].name
         ]
         missing = []
+        if self.schedule is None:
+            missing += [self._meaningless(entry) for entry, _, _ in rows if entry.baseline == "long"]
+            rows = [row for row in rows if row[0].baseline != "long"]
         if self.spec.init == "random":
             missing.append("none with ImageNet weights: run it with --loss none --init imagenet")
         return rows, missing
@@ -220,8 +246,8 @@ class Planner:
         chain = [{k: v for k, v in s.identity.items() if k not in of_seed} for s in (tuned, source) if s is not None]
         shared = {k: v for k, v in chain[0].items() if k != "schedule"}
         where = [tuned.row["label_fraction"], self.sources.pool, tested]
-        recipe = self.common.spec if self.common else self.spec
-        arena = {"shared": shared, "schedule": _schedule(recipe.finetune), "where": where}
+        recipe = self._schedule(self.common.spec) if self.common else self.schedule
+        arena = {"shared": shared, "schedule": _schedule(recipe) if recipe else None, "where": where}
         if self.common:
             arena["chosen"] = self.common.over
         return {"arena": key_of(arena), "setting": key_of({"chain": chain, "where": where, "loss": part[0].name})}
@@ -242,17 +268,18 @@ class Planner:
                 row, places,
             )  # fmt: skip
             yield source
-        schedule = self.spec.finetune
-        if part[0].baseline == "long":
+        schedule = self.schedule
+        if schedule and part[0].baseline == "long":
             schedule = schedule.model_copy(update={"steps": schedule.steps + self.spec.pretrain.steps})
         for fraction in self.spec.labels:
             labelled, inner = self.sources.fraction(fraction, seed)
             tuned = Stage(
-                "finetune", f"fine-tune {part[2]} on {fraction:g} %, seed {seed}",
+                "finetune", f"{'fine-tune' if schedule else 'fit'} {part[2]} on {fraction:g} %, seed {seed}",
                 {
                     **self._base("finetune", seed), "protocol": self._identity(self.protocol),
-                    "pretrained": source.key if source else None, "schedule": _schedule(schedule),
-                    "labelled": digest_of(labelled), "inner": digest_of(inner),
+                    "pretrained": source.key if source else None, "labelled": digest_of(labelled),
+                    "inner": digest_of(inner), **({"schedule": _schedule(schedule)} if schedule else {}),
+                    **({"classes": list(classes)} if (classes := self.sources.wanted.classes) is not None else {}),
                 },
                 {**row, "label_fraction": fraction},
                 {**places, "pretrained": source.id if source else None},

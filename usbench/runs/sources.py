@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, digest_of, rows_tested, whole
+from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, digest_of, plain_division, rows_tested, whole
 from usbench.data.frozen import read_split
 from usbench.data.home import Progress, find_pack, options_of, stored_pack
 from usbench.data.leaks import find_leak
 from usbench.data.pack import Pack
-from usbench.data.splits import Division, fraction_of
-from usbench.errors import UsbenchError, unknown
+from usbench.data.splits import Division, Wanted, class_names, fraction_of
+from usbench.errors import UsbenchError, listed, unknown
 from usbench.hooks import Registry
 from usbench.spec import Choice, RunSpec
 
@@ -54,19 +54,21 @@ class Sources:
         )
         _refuse_twice(data, ood, more)
         self.split_files = _split_files(spec, data)
+        self.wanted = Wanted.of(registry.get("protocol", Choice.parse(spec.protocol).name).needs, data)
         self.cohort = Cohort(tuple((pack, self._division(pack)) for pack in data))
         own = {pack.digest for pack in data}
         self.others = [pack for pack in more if pack.digest not in own]  # pretrained on and not trained on
         self.pretrained = [pack.name for pack in more or data]
         self._chosen = {pack.digest for pack in more or data}
         self._seen = {pack.digest for pack in self.others}
-        self.tests = [*self._inside(), *(Tested(pack, Division(), ALL, pack.name, OUT) for pack in ood)]
-        self._check_tests()
+        unseen = Division(wanted=self.wanted)
+        self.tests = [*self._inside(), *(Tested(pack, unseen, ALL, pack.name, OUT) for pack in ood)]
         self.corrupted = self._corrupted()
 
     def _division(self, pack: Pack) -> Division:
         file = self.split_files.get(pack.name)
-        return Division(self.spec.fold, read_split(Path(file)) if file else None, self.spec.leave_device)
+        frozen = read_split(Path(file)) if file else None
+        return Division(self.spec.fold, frozen, self.spec.leave_device, self.wanted)
 
     def _inside(self) -> list[Tested]:
         """The test parts of the packs that are trained on, and the device that is left out of them."""
@@ -81,11 +83,19 @@ class Sources:
             tests += [Tested(pack, d, UNSEEN, f"{pack.name}/{device}", OUT) for pack, d in holding]
         return tests
 
-    def _check_tests(self) -> None:
+    def check_tests(self) -> None:
+        """Refuse a test set without an image that could be scored."""
         for test in self.tests:
             if not len(test.rows):
                 mend = " leave it out of --ood" if test.which == ALL else " name another fold or another set"
-                raise UsbenchError(f"'{test.name}' has no annotated image to test on:{mend}.")
+                raise UsbenchError(f"'{test.name}' has no {self._lacking} to test on:{mend}.")
+
+    @property
+    def _lacking(self) -> str:
+        """What an image would have to be."""
+        if self.wanted.classes is None:
+            return "annotated image"
+        return f"image {'with a mask ' if self.wanted.mask else ''}of the classes {listed(self.wanted.classes)}"
 
     @functools.cached_property
     def train(self) -> Rows:
@@ -113,8 +123,21 @@ class Sources:
         """(labelled, inner) of a label fraction."""
         labelled, inner = self.cohort.fraction(fraction, seed)
         if not labelled:
-            raise UsbenchError(f"'{self.cohort.name}' has no annotated training image in fold {self.label}.")
+            what = "annotated" if self.wanted.classes is None else "labelled"
+            raise UsbenchError(f"'{self.cohort.name}' has no {what} training image in fold {self.label}.")
+        self._refuse_one_class(labelled, fraction, seed)
         return labelled, inner
+
+    def _refuse_one_class(self, labelled: Rows, fraction: float, seed: int) -> None:
+        """Nothing can be told apart where all labels are the same."""
+        if self.wanted.classes is None:
+            return
+        found = {class_names(pack)[code] for pack, rows in labelled for code in pack.table.label.to_numpy()[rows]}
+        if len(found) < 2:
+            raise UsbenchError(
+                f"{fraction:g} % of the labels of '{self.cohort.name}' (seed {seed}) are all '{min(found)}': "
+                "a larger fraction, or another set, must have two classes at least."
+            )
 
     @property
     def label(self) -> str:
@@ -139,8 +162,8 @@ class Sources:
 
     def test_places(self, test: Tested) -> dict[str, Any]:
         """Where a worker finds the same images to test on."""
-        (division,) = [d for p, d in self.cohort.plain(self.split_files) if p == str(test.pack.path)] or [None]
-        return {"test": str(test.pack.path), "division": division, "which": test.which}
+        file = self.split_files.get(test.pack.name, "") if test.which != ALL else ""
+        return {"test": str(test.pack.path), "division": plain_division(test.division, file), "which": test.which}
 
     def _corrupted(self) -> list[Tested]:
         """The test parts of the trained packs again, once for each corruption and severity that is asked for."""

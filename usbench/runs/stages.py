@@ -93,6 +93,13 @@ class Stages:
         report = start_from(network, stage.places["init"])
         return network, report
 
+    def _protocol(self, stage: Stage, identity: dict[str, Any]) -> tuple[Any, bool]:
+        """The protocol, which knows the classes that it tells apart; and whether it fits frozen features."""
+        part = self._part("protocol", stage.places["plugins"]["protocol"])
+        protocol = part.build()
+        protocol.classes = tuple(identity.get("classes", ()))
+        return protocol, part.entry.frozen
+
     def _part(self, kind: str, choice: list[Any]) -> Any:
         from usbench.train.pretrain import Part
 
@@ -133,7 +140,7 @@ class Stages:
     def _finetune(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         from usbench.data.feed import Feed
         from usbench.train import checkpoint
-        from usbench.train.finetune import finetune
+        from usbench.train.finetune import finetune, fit
         from usbench.train.loop import Schedule
 
         identity, compute = stage.identity, self._compute(stage.identity)
@@ -149,14 +156,19 @@ class Stages:
             facts = self.store.record(stage.places["pretrained"])["facts"]
             inherited = {k: facts[k] for k in ("pretrain_labels", "steps", "images_seen", "pixels_seen")}
             inherited |= {f"pretrain_{k}": facts[k] for k in ("device_seconds", "peak_mib", "spread", "rankme")}
-        feeds = [Feed(rows, identity["size"], compute.device, masks=True) if rows else None for rows in sides]
+        protocol, frozen = self._protocol(stage, identity)
+        wanted = {"masks": cohort.parts[0][1].wanted.mask, "classes": protocol.classes}
+        feeds = [Feed(rows, identity["size"], compute.device, **wanted) if rows else None for rows in sides]
         assert feeds[0] is not None
-        protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
-        facts = finetune(
-            title=stage.title, folder=folder, network=network, protocol=protocol, feed=feeds[0], inner=feeds[1],
-            schedule=Schedule(**identity["schedule"]), compute=compute, seed=identity["seed"], size=identity["size"],
-            watcher=watcher,
-        )  # fmt: skip
+        protocol.counts = tuple(int((feeds[0].label == code).sum()) for code in range(len(protocol.classes)))
+        given = {
+            "folder": folder, "network": network, "protocol": protocol, "feed": feeds[0], "inner": feeds[1],
+            "compute": compute, "seed": identity["seed"], "size": identity["size"],
+        }  # fmt: skip
+        if frozen:
+            facts = fit(**given)
+        else:
+            facts = finetune(title=stage.title, schedule=Schedule(**identity["schedule"]), watcher=watcher, **given)
         return {
             **facts, "images": feeds[0].count, "inner_images": feeds[1].count if feeds[1] else 0,
             "load": str(report or ""),
@@ -176,40 +188,47 @@ class Stages:
         from usbench.data.feed import Feed
         from usbench.evaluate import shifts
         from usbench.evaluate.segmentation import pack_masks
-        from usbench.evaluate.testing import predict, score_images
+        from usbench.evaluate.testing import best_on_test, examine
         from usbench.train import checkpoint
 
         tuned = self.store.record(stage.places["finetuned"])
         identity = tuned["identity"]
         compute = self._compute(identity)
         network = self._part("backbone", stage.places["plugins"]["backbone"]).build()
-        protocol = self._part("protocol", stage.places["plugins"]["protocol"]).build()
-        model = protocol.adapt(network)
-        weights, _ = checkpoint.read(self.store.folder(stage.places["finetuned"]) / "weights.safetensors")
-        model.load_state_dict(weights)
+        protocol, _ = self._protocol(stage, identity)
+        model, trained = protocol.adapt(network), self.store.folder(stage.places["finetuned"])
+        checkpoint.restore(model, checkpoint.read(trained / "weights.safetensors")[0])
         compute.place(model)
         pack = self._pack(stage.places["test"])
-        rows = rows_tested(pack, division_of(stage.places["division"]), stage.places["which"])
+        division = division_of(stage.places["division"])
+        rows = rows_tested(pack, division, stage.places["which"])
         self._check_same([(pack, rows)], stage.identity["images"])
+        wanted = {"masks": division.wanted.mask, "classes": protocol.classes}
         seen = shifts.reader(stage.identity.get("shift"))
-        feed = Feed([(pack, rows)], identity["size"], compute.device, masks=True, read=seen)
-        # No lesion is seen outside the insonified region, whatever the network says there.
-        masks = predict(model, protocol, feed, pack.size, compute) & pack.plane("sector", rows)
-        scores = score_images(protocol, masks, feed)
+        feed = Feed([(pack, rows)], identity["size"], compute.device, read=seen, **wanted)
+        scores, masks = examine(model, protocol, feed, compute)
+        metrics, beside = list(protocol.metrics), {}
+        if protocol.keeps_choices:
+            beside["best_on_test_step"], best = best_on_test(model, protocol, feed, compute, trained)
+            best.to_csv(folder / "best-on-test.csv", index=False, float_format="%.6g")
+            metrics.append(f"best_on_test_{protocol.primary}")
+            scores[metrics[-1]] = best[protocol.primary]
         scores.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
-        checkpoint.write(
-            folder / "masks.safetensors",
-            {"masks": torch.from_numpy(pack_masks(masks))},
-            {"height": pack.size, "width": pack.size, "names": "scores.csv"},
-        )
+        if masks is not None:
+            checkpoint.write(
+                folder / "masks.safetensors",
+                {"masks": torch.from_numpy(pack_masks(masks))},
+                {"height": pack.size, "width": pack.size, "names": "scores.csv"},
+            )
         kept = ("steps", "images_seen", "pixels_seen", "device_seconds", "peak_mib")
         totals = {k: tuned["facts"][k] for k in kept}
         for k in ("steps", "images_seen", "pixels_seen", "device_seconds"):
             totals[k] += tuned["facts"].get(f"pretrain_{k}") or 0
         totals["peak_mib"] = max(totals["peak_mib"], tuned["facts"].get("pretrain_peak_mib") or 0)
-        copied = ("selection", "dice_inner", "dice_inner_last", "pretrain_labels", "pretrain_spread", "pretrain_rankme")
+        inner = (f"{protocol.primary}_inner", f"{protocol.primary}_inner_last")
+        copied = ("selection", *inner, "pretrain_labels", "pretrain_spread", "pretrain_rankme")
         return {
             **totals, **{k: tuned["facts"].get(k) for k in copied}, "pack": pack.digest,
             "images": len(scores), "groups": int(scores.group.nunique()), "primary": protocol.primary,
-            "metrics": list(protocol.metrics),
+            "metrics": metrics, **beside, **({"classes": list(protocol.classes)} if protocol.classes else {}),
         }  # fmt: skip

@@ -1,32 +1,40 @@
-"""Fine-tuning: the same recipe for every row; the step is chosen on inner validation, never on a test set."""
+"""Fine-tuning: the same recipe for every row; the step is chosen on inner validation, never on a test set.
+
+A protocol may freeze parts of the network, or fit frozen features once instead of taking steps.
+"""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from usbench.contracts import Labelled, Network, Protocol
+from usbench.contracts import Labelled, Network, Protocol, pooled
 from usbench.data.feed import Feed, order
 from usbench.draws import generator, seed_globals
-from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw
+from usbench.train import checkpoint
+from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw, peak_mib
 from usbench.views import flip_rotate, normalise, resample
 
 DEGREES = 15.0
 CHOICES = 10  # how often in a training inner validation is looked at
+CHOICE = "choice-"  # begins the names of files with what training had changed by each of these looks
 EVALUATION_BATCH = 64
 
 
 def training_batch(feed: Feed, rows: np.ndarray, matrix: np.ndarray, size: int) -> Labelled:
-    """Images and masks through one affine each."""
-    assert feed.mask is not None
-    planes = torch.cat([feed.take(feed.images, rows), feed.take(feed.mask, rows)], 1).float().mul_(1 / 255)
+    """Images, and masks where the feed has them, through one affine each."""
+    planes = [feed.take(plane, rows) for plane in (feed.images, feed.mask) if plane is not None]
+    pixels = torch.cat(planes, 1).float().mul_(1 / 255)
     theta = torch.from_numpy(matrix[:, :2].copy()).to(feed.device, non_blocking=True)
-    sampled = resample(planes, theta, size)
+    sampled = resample(pixels, theta, size)
     label = feed.label[torch.from_numpy(rows).to(feed.label.device)]
     return Labelled(normalise(sampled[:, :1]), sampled[:, 1:], label)
 
@@ -43,7 +51,7 @@ def plain_batch(feed: Feed, rows: np.ndarray, size: int) -> Labelled:
 
 
 def inner_score(model: nn.Module, protocol: Protocol, feed: Feed, size: int, compute: Compute) -> float:
-    """The mean inner score over the images of a feed."""
+    """The mean inner score over the images of a feed, or over the parts that they are of."""
     model.eval()
     scores: list[Tensor] = []
     with torch.inference_mode():
@@ -52,8 +60,64 @@ def inner_score(model: nn.Module, protocol: Protocol, feed: Feed, size: int, com
             with compute.autocast():
                 output = model(batch.images)
             scores.append(protocol.inner(output.float(), batch))
+    train_mode(model)
+    return mean_score(torch.cat(scores))
+
+
+def mean_score(scores: Tensor) -> float:
+    """The mean over images (N,), or over the parts (N, parts) that they are of."""
+    return float(scores.nanmean() if scores.ndim == 1 else scores.nanmean(0).nanmean())
+
+
+def train_mode(model: nn.Module) -> bool:
+    """Training mode, but for modules of which nothing is trained; returns whether there are any."""
     model.train()
-    return float(torch.cat(scores).nanmean())
+    frozen = [part for part in model.modules() if _is_frozen(part)]
+    for part in frozen:
+        part.eval()
+    return bool(frozen)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(p.requires_grad for p in parameters)
+
+
+def deepest_maps(encoder: nn.Module, feed: Feed, compute: Compute) -> Iterator[Tensor]:
+    """The deepest map of every image as it is, a batch at a time, with the modules in whatever mode they are."""
+    with torch.inference_mode():
+        for start in range(0, feed.count, EVALUATION_BATCH):
+            rows = np.arange(start, min(start + EVALUATION_BATCH, feed.count))
+            with compute.autocast():
+                maps = encoder(plain_images(feed, rows, feed.size))
+            yield maps[-1].float()
+
+
+def clean_statistics(network: Network, feed: Feed, compute: Compute) -> None:
+    """Replace BatchNorm's running statistics by those of clean images, and leave the network in evaluation mode.
+
+    Those of pretraining are of augmented views, and those of a network that was never trained are of nothing.
+    """
+    norms = [module for module in network.encoder.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
+    for _ in deepest_maps(network.encoder, feed, compute):
+        pass
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def moving(model: nn.Module) -> dict[str, Tensor]:
+    """The state that training changes: all but that of frozen modules and parameters."""
+    frozen = {id(t) for part in model.modules() if _is_frozen(part) for t in part.state_dict(keep_vars=True).values()}
+    state = model.state_dict(keep_vars=True)
+    fixed = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in state.items() if id(value) not in frozen and name not in fixed}
 
 
 def finetune(
@@ -71,14 +135,21 @@ def finetune(
     watcher: Watcher,
 ) -> dict[str, Any]:
     """Fine-tune in `folder`, going on where it stopped; returns what it cost and how the step was chosen."""
-    model = compute.place(protocol.adapt(network)).train()
+    seed_globals(seed, "finetune", "protocol")  # a new head is the same for every row of a seed
+    model = compute.place(protocol.adapt(network))
+    if train_mode(model):
+        clean_statistics(network, feed, compute)
+        train_mode(model)
     optimizer = adamw(schedule, [(network.encoder, schedule.encoder_factor), (model, 1.0)])
     training = Training(title, folder, schedule, {"model": model}, optimizer)
 
     def do(step: int) -> dict[str, Tensor]:
         seed_globals(seed, "finetune", step)
         rows = order(feed.count, schedule.batch, step, seed, "finetune")
-        matrix = flip_rotate(generator(seed, "finetune", "views", step), len(rows), DEGREES)
+        rng = generator(seed, "finetune", "views", step)
+        matrix = protocol.views(rng, len(rows))
+        if matrix is None:
+            matrix = flip_rotate(rng, len(rows), DEGREES)
         batch = training_batch(feed, rows, matrix, size)
         with compute.autocast():
             output = model(batch.images)
@@ -90,7 +161,11 @@ def finetune(
 
     def choose(done: int) -> None:
         every = max(1, schedule.steps // CHOICES)
-        if inner is None or (done % every and done != schedule.steps):
+        if done % every and done != schedule.steps:
+            return
+        if protocol.keeps_choices:
+            checkpoint.write(folder / f"{CHOICE}{done:06d}.safetensors", moving(model), {"step": done})
+        if inner is None:
             return
         score = inner_score(model, protocol, inner, size, compute)
         training.facts["last"] = score
@@ -106,5 +181,35 @@ def finetune(
     return {
         **cost, "steps": schedule.steps, "images_seen": images, "pixels_seen": images * size**2,
         "selection": "inner" if training.kept else "last", "chosen_step": facts.get("best_step", schedule.steps),
-        "dice_inner": facts.get("best", math.nan), "dice_inner_last": facts.get("last", math.nan),
+        f"{protocol.primary}_inner": facts.get("best", math.nan),
+        f"{protocol.primary}_inner_last": facts.get("last", math.nan),
+    }  # fmt: skip
+
+
+def fit(
+    *,
+    folder: Path,
+    network: Network,
+    protocol: Protocol,
+    feed: Feed,
+    inner: Feed | None,
+    compute: Compute,
+    seed: int,
+    size: int,
+) -> dict[str, Any]:
+    """Fit the protocol once to pooled features of the network as it is; returns what it cost. Nothing is chosen."""
+    began = time.perf_counter()
+    seed_globals(seed, "finetune", "protocol")
+    model = compute.place(protocol.adapt(network)).requires_grad_(False)
+    clean_statistics(network, feed, compute)
+    features = torch.cat([pooled([level]) for level in deepest_maps(network.encoder, feed, compute)])
+    loss = protocol.fit(model, features.clone(), feed.label)
+    model.to(compute.device)
+    score = inner_score(model, protocol, inner, size, compute) if inner is not None else math.nan
+    checkpoint.write(folder / "weights.safetensors", checkpoint.tensors_of(model))
+    (folder / "curve.csv").write_text(f"step,lr,loss\n0,0,{loss:.6g}\n", "utf-8")  # as of every training
+    return {
+        "steps": 0, "images_seen": 0, "pixels_seen": 0, "selection": "none", "chosen_step": 0,
+        "device_seconds": round(time.perf_counter() - began, 2), "peak_mib": peak_mib(network),
+        f"{protocol.primary}_inner": score, f"{protocol.primary}_inner_last": score,
     }  # fmt: skip

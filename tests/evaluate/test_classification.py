@@ -1,0 +1,64 @@
+"""Class probabilities: every column against a slow reference, and means that are the figures they are named for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
+
+from usbench.evaluate.classification import score_classes, score_videos
+
+
+def drawn(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    label = rng.choice(classes, count, p=[0.7, 0.2, 0.1])
+    probability = rng.dirichlet(np.ones(classes), count) + 0.5 * np.eye(classes)[label]
+    return probability / probability.sum(1, keepdims=True), label
+
+
+def test_means_of_the_columns_are_the_figures_of_scikit_learn() -> None:
+    probability, label = drawn()
+    means = {name: values.mean() for name, values in score_classes(probability, label).items()}
+    predicted = probability.argmax(1)
+    assert means["accuracy"] == pytest.approx(accuracy_score(label, predicted))
+    assert means["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(label, predicted))
+    assert means["log_loss"] == pytest.approx(log_loss(label, probability))
+
+
+def test_each_image_has_its_own_log_loss_and_brier_score() -> None:
+    probability, label = drawn()
+    scores = score_classes(probability, label)
+    for i in range(len(label)):
+        assert scores["log_loss"][i] == pytest.approx(-math.log(probability[i, label[i]]))
+        brier = sum((probability[i, c] - (c == label[i])) ** 2 for c in range(3))
+        assert scores["brier"][i] == pytest.approx(brier)
+
+
+def test_a_surely_wrong_image_costs_much_and_not_infinitely_much() -> None:
+    scores = score_classes(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([1, 0]))
+    assert scores["log_loss"].tolist() == pytest.approx([-math.log(1e-7), 0.0])
+
+
+def test_a_class_without_an_image_does_not_count() -> None:
+    probability = np.array([[0.8, 0.1, 0.1], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    assert score_classes(probability, np.array([0, 0, 1]))["balanced_accuracy"].mean() == pytest.approx(1.0)
+
+
+def test_a_video_is_judged_by_the_mean_over_its_frames_and_counts_once() -> None:
+    probability, label = drawn()
+    video = np.array([f"v{i // 4}" if i < 40 else "" for i in range(60)])
+    for start in range(0, 40, 4):
+        label[start : start + 4] = label[start]
+    scores = score_videos(probability, label, video)
+    right, truth, first = [], [], []
+    for rows in [*(list(range(s, s + 4)) for s in range(0, 40, 4)), *([i] for i in range(40, 60))]:
+        mean = [sum(probability[i, c] for i in rows) / len(rows) for c in range(3)]
+        right.append(float(mean.index(max(mean)) == label[rows[0]]))
+        truth.append(label[rows[0]])
+        first.append(rows[0])
+    assert scores["video_accuracy"][first].tolist() == right
+    assert np.isnan(np.delete(scores["video_accuracy"], first)).all()
+    recalls = [np.mean([r for r, t in zip(right, truth, strict=True) if t == c]) for c in set(truth)]
+    assert np.nanmean(scores["video_balanced_accuracy"]) == pytest.approx(np.mean(recalls))

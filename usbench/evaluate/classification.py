@@ -1,0 +1,48 @@
+"""Scores of predicted class probabilities: columns of one value an image whose means are the figures of a set."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEAST = 1e-7  # of a probability under the logarithm: one image that is surely wrong costs 16.1
+
+METRICS = ("accuracy", "balanced_accuracy", "log_loss", "brier")
+
+
+def balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(N,) 1 for right and 0 for wrong, weighted so that the mean is the balanced accuracy.
+
+    A class of n of the N images weighs N / (classes · n) each; classes without an image do not count.
+    """
+    counts = np.bincount(label)
+    return right * len(label) / (np.count_nonzero(counts) * counts[label])
+
+
+def score_classes(probability: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of each image: accuracy, balanced accuracy, log loss, and Brier's score summed over the classes."""
+    right = (probability.argmax(1) == label).astype(float)
+    of_label = probability[np.arange(len(label)), label].astype(float)
+    truth = np.eye(probability.shape[1])[label]
+    return {
+        "accuracy": right,
+        "balanced_accuracy": balanced(right, label),
+        "log_loss": 0.0 - np.log(of_label.clip(LEAST)),
+        "brier": np.square(probability - truth).sum(1),
+    }
+
+
+def score_videos(probability: np.ndarray, label: np.ndarray, video: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy of videos, whose probability is the mean over their frames; an image without one is its own.
+
+    A video's value stands at its first image in the set and NaN at its others, so that means are over videos. Its label
+    is that of its first image.
+    """
+    own = np.array([name or f"\0{row}" for row, name in enumerate(video)])
+    _, first, of = np.unique(own, return_index=True, return_inverse=True)
+    mean = np.stack([np.bincount(of, weights=column) for column in probability.T], 1) / np.bincount(of)[:, None]
+    right = (mean.argmax(1) == label[first]).astype(float)
+    columns = {"video_accuracy": right, "video_balanced_accuracy": balanced(right, label[first])}
+    found = {name: np.full(len(label), np.nan) for name in columns}
+    for name, values in columns.items():
+        found[name][first] = values
+    return found
