@@ -13,7 +13,11 @@ import pytest
 
 from usbench.evaluate.segmentation import METRICS
 from usbench.evaluate.statistics import crossed_interval
-from usbench.report.leaderboard import COLUMNS, cells, inert, leaderboard, pooled, results, write_csv
+from usbench.report.cells import cells, pooled
+from usbench.report.columns import COLUMNS
+from usbench.report.files import inert, write_csv
+from usbench.report.index import Index
+from usbench.report.leaderboard import leaderboard
 from usbench.report.table import results_table
 from usbench.runs.store import Store
 
@@ -62,7 +66,7 @@ def store(tmp_path: Path) -> Store:
 def test_means_and_differences_are_those_of_the_images(store: Store) -> None:
     mine = [put(store, "mine", seed, 0.1) for seed in (0, 1, 2)]
     base = [put(store, "none", seed, 0.0) for seed in (0, 1, 2)]
-    table = leaderboard(results(store)).set_index("loss")
+    table = leaderboard(Index([store]).results).set_index("loss")
     lesions = mine[0].lesion.to_numpy()
     values = np.stack([t.dice.to_numpy()[lesions] for t in mine], 1)
     other = np.stack([t.dice.to_numpy()[lesions] for t in base], 1)
@@ -77,7 +81,7 @@ def test_means_and_differences_are_those_of_the_images(store: Store) -> None:
 
 def test_normal_images_stand_apart(store: Store) -> None:
     put(store, "none", 0, 0.0)
-    table = leaderboard(results(store))
+    table = leaderboard(Index([store]).results)
     assert table.normal_fp_rate[0] == pytest.approx(0.4)  # 5 normals, of which 3 have an empty prediction
     assert table.images[0] == 25
 
@@ -85,14 +89,14 @@ def test_normal_images_stand_apart(store: Store) -> None:
 def test_a_row_is_compared_with_the_baseline_of_its_own_arena_only(store: Store) -> None:
     put(store, "mine", 0, 0.1, arena="a")
     put(store, "none", 0, 0.0, arena="b")
-    table = leaderboard(results(store)).set_index("loss")
+    table = leaderboard(Index([store]).results).set_index("loss")
     assert math.isnan(table.delta_vs_supervised["mine"])
 
 
 def test_only_shared_seeds_are_paired(store: Store) -> None:
     mine = [put(store, "mine", seed, 0.1) for seed in (0, 1)]
     base = put(store, "none", 1, 0.0)
-    table = leaderboard(results(store)).set_index("loss")
+    table = leaderboard(Index([store]).results).set_index("loss")
     lesions = base.lesion.to_numpy()
     assert table.delta_vs_supervised["mine"] == pytest.approx((mine[1].dice - base.dice)[lesions].mean())
     assert math.isnan(table.p_holm["mine"])  # one shared seed: no test
@@ -100,7 +104,7 @@ def test_only_shared_seeds_are_paired(store: Store) -> None:
 
 def lines(store: Store) -> dict[str, list[str]]:
     """The table of a terminal: what stands behind each name."""
-    columns = [list(column.cells) for column in results_table(cells(results(store)), "").columns]
+    columns = [list(column.cells) for column in results_table(cells(Index([store]).results), "").columns]
     return dict(zip(columns[1], map(list, zip(*columns[2:], strict=True)), strict=True))
 
 
@@ -113,7 +117,7 @@ def test_what_differs_in_more_than_the_test_set_stands_on_a_line_of_its_own(stor
     put(store, "other", 0, 0.0, fold=0)
     shown = lines(store)
     assert set(shown) == {"none · fold 0", "none · fold 1", "mine · fold 0", "mine · fold 1", "other"}
-    table = leaderboard(results(store)).set_index("key")
+    table = leaderboard(Index([store]).results).set_index("key")
     for fold in (0, 1):
         assert shown[f"none · fold {fold}"][0] == f"{table.dice_mean[f'none-fold{fold}/x']:.3f}"
         assert shown[f"none · fold {fold}"][2] == f"{table.dice_mean[f'none-fold{fold}/y']:.3f}"
@@ -124,14 +128,14 @@ def test_several_unseen_sets_are_pooled_over_the_seeds_that_all_have(store: Stor
     first = [put(store, "none", seed, 0.0, arena="a/y", test_data="y", shift="out") for seed in (0, 1)]
     second = put(store, "none", 1, 0.1, arena="a/z", test_data="z", shift="out")
     lesions = second.lesion.to_numpy()
-    both = pooled(cells(results(store)))
+    both = pooled(cells(Index([store]).results))
     assert both.mean == pytest.approx((first[1].dice[lesions].mean() + second.dice[lesions].mean()) / 2)
-    assert math.isnan(pooled(cells(results(store)), [None, None]).mean)
+    assert math.isnan(pooled(cells(Index([store]).results), [None, None]).mean)
 
 
 def test_an_image_may_be_called_na(store: Store) -> None:
     scores = put(store, "none", 0, 0.0)
-    (result,) = results(store)
+    (result,) = Index([store]).results
     scores.assign(name=["NA", *scores.name[1:]]).to_csv(result.folder / "scores.csv", index=False)
     assert result.scores().name[0] == "NA"
 
@@ -140,7 +144,7 @@ def test_columns_are_the_documented_ones_and_equal_stores_give_equal_bytes(store
     put(store, "none", 0, 0.0)
     put(store, "mine", 0, 0.1)
     for name in ("one.csv", "two.csv"):
-        write_csv(leaderboard(results(store)), tmp_path / name)
+        write_csv(leaderboard(Index([store]).results), tmp_path / name)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert list(pd.read_csv(tmp_path / "one.csv").columns) == list(COLUMNS)
     assert all(meaning for meaning in COLUMNS.values())
@@ -149,7 +153,7 @@ def test_columns_are_the_documented_ones_and_equal_stores_give_equal_bytes(store
 @pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@x"])
 def test_a_name_that_a_spreadsheet_would_run_is_inert(name: str, store: Store, tmp_path: Path) -> None:
     put(store, name, 0, 0.0)
-    write_csv(leaderboard(results(store)), tmp_path / "x.csv")
+    write_csv(leaderboard(Index([store]).results), tmp_path / "x.csv")
     assert pd.read_csv(tmp_path / "x.csv").loss[0] == f"'{name}"
 
 

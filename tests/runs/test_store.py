@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -120,7 +121,8 @@ def test_a_stage_appears_whole_with_its_record(store: Store) -> None:
         (folder / "weights").write_text("made")
         assert not store.has(STAGE) and not list(store.records("pretrain"))
         store.finish(STAGE, {"facts": {"steps": 4}})
-    assert store.has(STAGE) and store.record(STAGE) == {"facts": {"steps": 4}}
+    made = {"weights": hashlib.sha256(b"made").hexdigest()}
+    assert store.has(STAGE) and store.record(STAGE) == {"facts": {"steps": 4}, "files": made}
     assert [path.name for path, _ in store.records("pretrain")] == [STAGE]
     assert sorted(f.name for f in store.folder(STAGE).iterdir()) == ["record.json", "weights"]
     assert [f.name for f in store.stages.iterdir()] == [STAGE]

@@ -12,14 +12,13 @@ from usbench.errors import UsbenchError
 
 def print_summary(console: Any, summary: Any) -> None:
     """A run's table, its footnotes, and where the CSV and the pictures are."""
-    from usbench.report.summary import PICTURES
     from usbench.report.table import footnotes, results_tables
 
     for table in results_tables(summary.cells):
         console.print(table)
     for note in footnotes(summary.cells, summary.missing):
         console.print(note, highlight=False, markup=False)
-    for name in ("leaderboard.csv", *PICTURES):
+    for name in ("leaderboard.csv", *summary.pictures):
         console.print(f"  {summary.folder / name}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -65,26 +64,78 @@ def show(run: Path) -> None:
 
 
 @click.command("leaderboard")
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the table as CSV.")
-def board(folders: tuple[Path, ...], csv_path: Path | None) -> None:
+@click.option("--md", "md_path", type=click.Path(path_type=Path), help="Write what a reader looks at as Markdown.")
+@click.option("--ranks", "ranks_path", type=click.Path(path_type=Path), help="Draw mean ranks over conditions (PNG).")
+@click.option("--explain", is_flag=True, help="Say what the columns mean and how empty masks count.")
+def board(
+    folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, ranks_path: Path | None, explain: bool
+) -> None:
     """All results of one or several stores as one table."""
     from rich.console import Console
 
-    from usbench.report.leaderboard import cells, leaderboard, results, write_csv
+    console = Console()
+    if explain:
+        _explain(console)
+    elif not folders:
+        raise UsbenchError("no store is named: give the --out folder of a run, for example 'usbench leaderboard runs'.")
+    if not folders:
+        return
+    from usbench.report.cells import cells
+    from usbench.report.files import write_csv, write_markdown
+    from usbench.report.index import Index
+    from usbench.report.leaderboard import table_of
     from usbench.report.table import footnotes, results_tables
     from usbench.runs.store import Store
 
-    found = [result for folder in folders for result in results(Store(folder).check_schema())]
-    if not found:
-        raise UsbenchError(f"no finished result in {', '.join(map(str, folders))}: run something with --out first.")
-    console = Console()
-    every = cells(found)
+    index = Index([Store(folder).check_schema() for folder in dict.fromkeys(folders)])
+    every = cells(index.results, index.memo)
+    if not every:
+        broken = f" ({len(index.broken)} half-written)" if index.broken else ""
+        raise UsbenchError(
+            f"no finished result in {', '.join(map(str, folders))}{broken}: run something with --out first."
+        )
     for table in results_tables(every):
         console.print(table)
-    for note in footnotes(every, []):
+    for note in footnotes(every, index.broken):
         console.print(note, highlight=False, markup=False)
-    if csv_path is not None:
-        written = leaderboard(found)
-        write_csv(written, csv_path)
-        console.print(f"{len(written)} rows in {csv_path}", highlight=False, soft_wrap=True, markup=False)
+    whole = table_of(every)
+    index.save()
+    for path, write in ((csv_path, write_csv), (md_path, write_markdown)):
+        if path is not None:
+            write(whole, path)
+            console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
+    if ranks_path is not None:
+        _draw_ranks(every, ranks_path)
+
+
+def _draw_ranks(every: Any, path: Path) -> None:
+    from usbench.report import figures
+    from usbench.report.ranks import LEAST_CONDITIONS, LEAST_METHODS, families
+
+    if not (drawn := [family for family in families(every) if family.enough]):
+        raise UsbenchError(
+            f"--ranks {path}: mean ranks need {LEAST_METHODS} comparable methods that share {LEAST_CONDITIONS} "
+            "conditions, and there are none: run more methods, label fractions or test sets."
+        )
+    figures.mean_ranks(drawn, path)
+
+
+def _explain(console: Any) -> None:
+    """What the columns mean, and what each metric is where a mask is empty."""
+    from rich.markup import escape
+
+    from usbench.evaluate.segmentation import EMPTY_MASK_CONVENTION
+    from usbench.report.columns import COLUMNS
+    from usbench.report.table import plain_table
+
+    table = plain_table("column", "meaning", title="Columns of the CSV, for segmentation")
+    for name, meaning in COLUMNS.items():
+        table.add_row(name, escape(meaning))
+    console.print(table)
+    names = list(EMPTY_MASK_CONVENTION[0])
+    table = plain_table(*names, title="Where a mask is empty (nan: undefined, left out of means)")
+    for row in EMPTY_MASK_CONVENTION:
+        table.add_row(*(value if isinstance(value, str) else f"{value:g}" for value in row.values()))
+    console.print(table)

@@ -9,11 +9,15 @@ from typing import Any
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.report.leaderboard import Cell, baseline_of, cells, leaderboard, results, write_csv
+from usbench.report.cells import Cell, cells
+from usbench.report.files import write_csv
+from usbench.report.leaderboard import table_of
+from usbench.report.ranks import families
+from usbench.report.results import results
 from usbench.runs.plan import Plan
 from usbench.runs.store import Store, write_json
 
-PICTURES = ("overlays.png", "curves.png", "dice.png")
+MASKS = "masks.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,18 @@ class Summary:
     def missing(self) -> list[str]:
         """Baselines that the table lacks."""
         return list(self.run["missing"])
+
+    @property
+    def pictures(self) -> list[str]:
+        """What is drawn of it: masks where there are some, mean ranks where there is enough to rank."""
+        names = ["overlays.png"] if any((c.results[0].folder / MASKS).is_file() for c in self.cells) else []
+        names += ["curves.png", f"{score_name(self.cells)}.png"]
+        return names + (["ranks.png"] if any(family.enough for family in families(self.cells)) else [])
+
+
+def score_name(every: Sequence[Cell]) -> str:
+    """The primary metric, as a file may be called."""
+    return "".join(c if c.isalnum() or c == "_" else "-" for c in every[0].primary)[:40]
 
 
 def run_name(plan: Plan) -> str:
@@ -47,9 +63,8 @@ def summarise(plan: Plan, store: Store) -> Summary:
     }  # fmt: skip
     write_json(folder / "run.json", run)
     summary = read_summary(folder, store)
-    found = [result for cell in summary.cells for result in cell.results]
-    write_csv(leaderboard(found), folder / "leaderboard.csv")
-    if not all((folder / name).is_file() for name in PICTURES):
+    write_csv(table_of(summary.cells), folder / "leaderboard.csv")
+    if not all((folder / name).is_file() for name in summary.pictures):
         draw(summary, store)
     return summary
 
@@ -70,16 +85,23 @@ def draw(summary: Summary, store: Store) -> None:
     """All pictures of a run."""
     from usbench.report import figures
 
-    every = summary.cells
+    every, folder = summary.cells, summary.folder
+    if "overlays.png" in summary.pictures:
+        _draw_overlays(summary)
+    stages = [(stage_id, title) for stage_id, title in summary.run["stages"]]
+    figures.curves(stages, store, folder / "curves.png")
+    figures.score_against_labels(every, folder / f"{score_name(every)}.png")
+    if "ranks.png" in summary.pictures:
+        figures.mean_ranks([family for family in families(every) if family.enough], folder / "ranks.png")
+
+
+def _draw_overlays(summary: Summary) -> None:
+    from usbench.report import figures
+
+    every = [cell for cell in summary.cells if not cell.corrupted]
     rows = [c for c in every if not c.row["baseline"]] or [c for c in every if c.row["baseline"] == "plain"]
     least = min(c.row["label_fraction"] for c in rows)
     shown = sorted((c for c in rows if c.row["label_fraction"] == least), key=lambda c: c.row["shift"] != "in")
     packs = {name: Pack(Path(path)) for name, path in summary.run["packs"].items()}
-    figures.overlays(shown, _bases(shown, every), packs, summary.folder / "overlays.png")
-    stages = [(stage_id, title) for stage_id, title in summary.run["stages"]]
-    figures.curves(stages, store, summary.folder / "curves.png")
-    figures.dice_against_labels(every, summary.folder / "dice.png")
-
-
-def _bases(shown: Sequence[Cell], every: Sequence[Cell]) -> list[Cell]:
-    return [baseline_of(cell, every) or cell for cell in shown]
+    bases = [cell.base or cell for cell in shown]
+    figures.overlays(shown, bases, packs, summary.folder / "overlays.png")

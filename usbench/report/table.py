@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from usbench.evaluate.statistics import Estimate
-from usbench.report.leaderboard import Cell, baseline_of, pooled
+from usbench.report.cells import Cell, pooled
+from usbench.report.files import one_line
 
 TRANSDUCTIVE = "out-transductive"
 # What may tell two lines of one loss, augmentation and start apart.
@@ -30,29 +31,43 @@ def plain_table(*headers: str, title: str) -> Table:
 
 
 def results_tables(every: Sequence[Cell]) -> list[Table]:
-    """The table of results, and one of its own for targets whose images were pretrained on."""
-    seen = [cell for cell in every if cell.row["shift"] == TRANSDUCTIVE]
-    tables = [results_table([cell for cell in every if cell not in seen], "Mean Dice of lesion images")]
-    if seen:
-        arenas = {cell.row["arena"] for cell in seen}
-        bases = [cell for cell in every if cell.row["arena"] in arenas and cell.row["baseline"]]
-        tables.append(results_table([*bases, *seen], "Transductive: images of the target were pretrained on"))
+    """A table of results for each metric, and one of its own for targets whose images were pretrained on.
+
+    Corrupted copies of test sets stand in neither.
+    """
+    tables = []
+    for primary in dict.fromkeys(cell.primary for cell in every):
+        some = [cell for cell in every if cell.primary == primary and not cell.corrupted]
+        seen = [cell for cell in some if cell.row["shift"] == TRANSDUCTIVE]
+        among = "lesion images" if any(cell.counts()["lesions"] for cell in some) else "images"
+        others = [cell for cell in some if cell.row["shift"] != TRANSDUCTIVE]
+        tables.append(results_table(others, f"Mean {title_of(primary)} of {among}"))
+        if seen:
+            arenas = {cell.row["arena"] for cell in seen}
+            bases = [cell for cell in some if cell.row["arena"] in arenas and cell.row["baseline"]]
+            tables.append(results_table([*bases, *seen], "Transductive: images of the target were pretrained on"))
     return tables
 
 
+def title_of(metric: str) -> str:
+    """A metric's name as a heading."""
+    return one_line(metric.replace("_", " "))[:20].capitalize()
+
+
 def results_table(every: Sequence[Cell], title: str) -> Table:
-    """Dice in and out of distribution for each label fraction, and the difference to the supervised baseline."""
-    table = plain_table(title=title)
+    """The score in and out of distribution for each label fraction, and the difference to the supervised baseline."""
+    table = plain_table(title=escape(title))
     table.add_column("labels", justify="right", no_wrap=True)
     table.add_column("loss", overflow="fold")
+    metric = title_of(every[0].primary) if every else "Score"
     for side in ("in", "out"):
-        table.add_column(f"Dice\n{side}", justify="right", no_wrap=True)
+        table.add_column(f"{escape(metric)}\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
     for fraction, rows in sorted(_by_fraction(every).items(), reverse=True):
         for name, sides in rows.items():
-            values = [part for side in ("in", "out") for part in _side(sides.get(side, []), every)]
-            table.add_row("" if fraction == before else f"{fraction:g} %", escape(name), *values)
+            values = [part for side in ("in", "out") for part in _side(sides.get(side, []))]
+            table.add_row("" if fraction == before else f"{fraction:g} %", escape(one_line(name)), *values)
             before = fraction
         table.add_section()
     return table
@@ -98,12 +113,12 @@ def _name(row: Mapping[str, Any]) -> str:
     return name if row["init"] == "random" else f"{name} · {row['init']}"
 
 
-def _side(cells: list[Cell], every: Sequence[Cell]) -> tuple[str, str]:
-    """Dice and difference of one side; several unseen sets are pooled, image by image."""
+def _side(cells: list[Cell]) -> tuple[str, str]:
+    """Score and difference of one side; several unseen sets are pooled, image by image."""
     if not cells:
         return "–", ""
     mean = pooled(cells).mean
-    return "–" if math.isnan(mean) else f"{mean:.3f}", interval(pooled(cells, [baseline_of(c, every) for c in cells]))
+    return "–" if math.isnan(mean) else f"{mean:.3f}", interval(pooled(cells, [cell.base for cell in cells]))
 
 
 def interval(estimate: Estimate) -> str:
@@ -115,7 +130,11 @@ def interval(estimate: Estimate) -> str:
 
 
 def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
-    """What a reader must know to read the table rightly."""
+    """What a reader must know to read the table rightly, each on one line."""
+    return [one_line(note) for note in (*_notes(every), *(f"Not in the table: {name}." for name in missing))]
+
+
+def _notes(every: Sequence[Cell]) -> list[str]:
     seeds = max((len(cell.seeds) for cell in every), default=0)
     notes = []
     if seeds == 1:
@@ -132,5 +151,13 @@ def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
         notes.append(
             f"Let pass by --allow-leaks: training images that are near-duplicates of tested ones, {', '.join(leaky)}."
         )
-    notes += [f"Not in the table: {name}." for name in missing]
+    if corrupted := sum(cell.corrupted for cell in every):
+        notes.append(f"{corrupted} rows on corrupted test images are in the CSV only.")
+    versions: dict[str, set[str]] = {}
+    for cell in every:
+        for result in cell.results:
+            for library, number in result.versions.items():
+                versions.setdefault(library, set()).add(number)
+    if mixed := [f"{library} {' and '.join(sorted(some))}" for library, some in versions.items() if len(some) > 1]:
+        notes.append(f"Rows were made with different versions: {', '.join(mixed)}.")
     return notes
