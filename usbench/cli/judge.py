@@ -1,4 +1,4 @@
-"""`usbench show` and `usbench leaderboard`."""
+"""`usbench show`, `leaderboard`, `compare` and `verify`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from usbench.errors import UsbenchError
+from usbench.errors import RunFailed, UsbenchError
 
 
 def print_summary(console: Any, summary: Any) -> None:
@@ -139,3 +139,97 @@ def _explain(console: Any) -> None:
     for row in EMPTY_MASK_CONVENTION:
         table.add_row(*(value if isinstance(value, str) else f"{value:g}" for value in row.values()))
     console.print(table)
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--in", "folders", multiple=True, type=click.Path(path_type=Path), help="Stores that hold the rows.  [runs]"
+)
+def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
+    """A less B on the same images: A and B are keys of a leaderboard, beginnings of keys, or folders of runs."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from usbench.report import compare as pairs
+    from usbench.report.cells import cells
+    from usbench.report.files import one_line
+    from usbench.report.index import Index
+    from usbench.report.table import plain_table
+    from usbench.runs.store import Store
+
+    runs = [Path(text).resolve().parent for text in (first, second) if (Path(text) / "run.json").is_file()]
+    places = folders or tuple(dict.fromkeys(runs)) or (Path("runs"),)
+    stores = [Store(place).check_schema() for place in places]
+    every = cells(Index(stores).results)
+    found = pairs.compare(*(pairs.find(text, every, stores) for text in (first, second)))
+    console = Console()
+    table = plain_table(
+        "tested on", "labels", "A", "B", "A − B [95 %]", "p", "signed-rank p", "seeds", title=_title(found[0])
+    )
+    for pair in found:
+        row = pair.first.row
+        means = [f"{pairs.mean_over(cell, pair.seeds).mean:.3f}" for cell in (pair.first, pair.second)]
+        estimate = pair.estimate
+        interval = f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+        numbers = ["" if p != p else f"{p:.3g}" for p in (estimate.p, pair.signed_rank)]
+        where = one_line(f"{row['test_data']} ({row['shift']})")
+        table.add_row(
+            escape(where), f"{row['label_fraction']:g} %", *means, interval, *numbers, str(len(pair.seeds))
+        )  # fmt: skip
+    console.print(table)
+    table = plain_table("tested on", "labels", "image", "A", "B", "A − B", title="Images that differ most")
+    for pair in found:
+        for name, mine, theirs in pair.images if len(found) == 1 else pair.images[:3]:
+            row = pair.first.row
+            table.add_row(
+                escape(one_line(row["test_data"])), f"{row['label_fraction']:g} %", escape(one_line(name)),
+                f"{mine:.3f}", f"{theirs:.3f}", f"{mine - theirs:+.3f}",
+            )  # fmt: skip
+    console.print(table)
+    for note in pairs.notes(found):
+        console.print(one_line(note), highlight=False, markup=False)
+
+
+def _title(pair: Any) -> str:
+    from rich.markup import escape
+
+    from usbench.report.files import one_line
+    from usbench.report.ranks import method_of
+
+    names = [f"{method_of(cell)} ({cell.row['setting'][:8]})" for cell in (pair.first, pair.second)]
+    return escape(one_line(f"{pair.first.primary}: A is {names[0]}, B is {names[1]}"))
+
+
+@click.command()
+@click.argument("place", metavar="DIR|CSV", type=click.Path(path_type=Path))
+@click.option("--in", "folder", type=click.Path(path_type=Path), help="The store that a CSV was made of.  [runs]")
+def verify(place: Path, folder: Path | None) -> None:
+    """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
+
+    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from.
+    """
+    from rich.console import Console
+
+    from usbench.report.files import one_line
+    from usbench.report.verify import Verifier
+    from usbench.runs.store import Store
+
+    around = [place.resolve().parent, *place.resolve().parent.parents][:2]
+    near = next((f for f in around if (f / "store.json").is_file()), Path("runs"))
+    verifier = Verifier(Store(place if place.is_dir() else folder or near).check_schema())
+    with Console(stderr=True).status("reading") as status:
+        for name in verifier.stages() if place.is_dir() else verifier.csv(place):
+            status.update(f"checking {name}")
+        if place.is_dir():
+            verifier.tables()
+    report = verifier.report
+    for what, rows in report.wrong:
+        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(rows) or 'no row'}"))
+    for reason, count in report.skipped.items():
+        click.echo(one_line(f"skipped: {count} × {reason}"))
+    looked = f"{report.stages} stages and {report.rows} rows looked at"
+    if report.wrong:
+        raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")
+    click.echo(f"{looked}: all that could be made again is as it was")

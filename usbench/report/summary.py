@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,15 @@ def score_name(every: Sequence[Cell]) -> str:
     return "".join(c if c.isalnum() or c == "_" else "-" for c in every[0].primary)[:40]
 
 
+def packs_of(store: Store) -> list[Path]:
+    """The packs that the runs of a store tested on, where they lay."""
+    found: dict[Path, None] = {}
+    for path in sorted(store.root.glob("*/run.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            found |= dict.fromkeys(Path(p) for p in json.loads(path.read_text("utf-8"))["packs"].values())
+    return list(found)
+
+
 def run_name(plan: Plan) -> str:
     """A folder name that a person finds again."""
     words = "-".join((plan.spec.loss, plan.spec.aug))
@@ -71,8 +82,6 @@ def summarise(plan: Plan, store: Store) -> Summary:
 
 def read_summary(folder: Path, store: Store) -> Summary:
     """A run's folder as it stands in the store."""
-    import json
-
     try:
         run = json.loads((folder / "run.json").read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -50,6 +50,12 @@ def digests_of(folder: Path) -> dict[str, str]:
     return found
 
 
+def seal_of(record: dict[str, Any]) -> str:
+    """The SHA-256 of a record without its seal."""
+    text = json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class Store:
     """Results by key, in a folder that may be shared."""
 
@@ -137,9 +143,10 @@ class Store:
                 part.rmdir()  # where nothing was made yet
 
     def finish(self, stage_id: str, record: dict[str, Any]) -> None:
-        """Write the record, with a digest of every file beside it, and make the stage visible in one step."""
+        """Write the record, sealed and with a digest of every file, and make the stage visible in one step."""
         part = self.stages / f"{stage_id}.part"
-        write_json(part / RECORD, {**record, "files": digests_of(part)})
+        whole = {**record, "files": digests_of(part)}
+        write_json(part / RECORD, {**whole, "seal": seal_of(whole)})
         (part / LEASE).unlink(missing_ok=True)
         if self.folder(stage_id).exists():
             shutil.rmtree(self.folder(stage_id))
