@@ -92,11 +92,11 @@ def difference_of(first: Cell, second: Cell) -> str:
         return f"the primary metric is {first.primary} and {second.primary}"
     tuned = [_identity(cell, "finetune", cell.results[0].finetuned) for cell in (first, second)]
     longer = any(cell.row["baseline"] == "long" for cell in (first, second))  # by declaration
-    for name, mine, theirs in _differing(*tuned):
+    for name, mine, theirs in _differing(tuned[0], tuned[1]):
         if name not in OF_SEED and not (longer and name == "schedule.steps"):
             return f"the fine-tune's {name} is {mine} and {theirs}"
     tested = [_identity(cell, "evaluate", cell.results[0].folder.name.partition("-")[2]) for cell in (first, second)]
-    for name, mine, theirs in _differing(*tested):
+    for name, mine, theirs in _differing(tested[0], tested[1]):
         if name == "images":
             return f"the list of test images is another one ({mine} and {theirs})"
     return "the list of training images is another one"
@@ -162,7 +162,7 @@ def notes(found: Sequence[Comparison]) -> list[str]:
     if (shifts := (first.row["shift"], second.row["shift"]))[0] != shifts[1]:
         said.append(f"Their shifts differ: {shifts[0]} and {shifts[1]}.")
     versions = [cell.results[0].versions for cell in (first, second)]
-    if other := [f"{library} {a} and {b}" for library, a, b in _differing(*versions)]:
+    if other := [f"{library} {a} and {b}" for library, a, b in _differing(versions[0], versions[1])]:
         said.append(f"They were made with other versions: {', '.join(other)}.")
     if len(found[0].seeds) == 1:
         said.append("One shared seed: the interval is over patients only, and no test is made.")

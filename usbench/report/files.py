@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def _number(value: Any, form: str) -> str:
     return "" if value is None or math.isnan(value) else format(value, form)
 
 
-def _interval(row: dict[str, Any], mean: str, ends: str, form: str) -> str:
+def _interval(row: Mapping[Any, Any], mean: str, ends: str, form: str) -> str:
     numbers = [_number(row[name], form) for name in (mean, f"{ends}_low", f"{ends}_high")]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]" if all(numbers) else numbers[0]
 

@@ -14,6 +14,7 @@ from usbench.evaluate.statistics import Estimate
 from usbench.report.cells import Cell, pooled
 from usbench.report.files import one_line
 
+LINES = 400  # of a table on a terminal
 TRANSDUCTIVE = "out-transductive"
 # What may tell two lines of one loss, augmentation and start apart.
 APART = {
@@ -66,6 +67,9 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
     before = None
     for fraction, rows in sorted(_by_fraction(every).items(), reverse=True):
         for name, sides in rows.items():
+            if table.row_count == LINES:
+                table.caption = f"The first {LINES} lines; all of them are in the CSV."
+                return table
             values = [part for side in ("in", "out") for part in _side(sides.get(side, []))]
             table.add_row("" if fraction == before else f"{fraction:g} %", escape(one_line(name)), *values)
             before = fraction
