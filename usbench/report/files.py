@@ -35,7 +35,8 @@ def inert(value: Any) -> Any:
 
 def csv_text(table: pd.DataFrame) -> str:
     """The table as CSV; equal tables give equal text."""
-    written = table.map(inert).rename(columns=inert)
+    texts = {str(name): table[name].map(inert) for name in table if not pd.api.types.is_numeric_dtype(table[name])}
+    written = table.assign(**texts).rename(columns=inert)
     return written.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 

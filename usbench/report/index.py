@@ -45,16 +45,21 @@ class Index:
         self.broken: list[str] = []
         self.memo = Memo()
         self._stamps: dict[Path, list[int]] = {}
+        self._read = 0  # how many evaluations no index knew
         for store in stores:
             records, numbers = _load(store)
             self.memo.update(numbers)
             for folder in evaluations(store):
                 self._add(store, folder, records.get(folder.name))
+        self._numbers = set(self.memo)
 
     def _add(self, store: Store, folder: Path, entry: dict[str, Any] | None) -> None:
         with contextlib.suppress(OSError):
             self._stamps[folder] = _stamp(folder)  # before anything is read: what changes meanwhile is read again
-        result = _known(folder, entry, self._stamps.get(folder)) or whole(store, folder)
+        result: Result | str | None = _known(folder, entry, self._stamps.get(folder))
+        if result is None:
+            result = whole(store, folder)
+            self._read += 1
         if isinstance(result, str):
             self.broken.append(result)
         else:
@@ -63,8 +68,11 @@ class Index:
     def save(self) -> None:
         """Remember the records, each in its store, and the numbers that were asked for, in the first one.
 
-        A store that cannot be written has no index, and is read again the next time.
+        Where nothing was read or made anew, nothing is written. A store that cannot be written has no index, and is
+        read again the next time.
         """
+        if not self._read and self.memo.keys() == self._numbers:
+            return
         for place, store in enumerate(self.stores):
             numbers = {key: self.memo[key] for key in sorted(self.memo.asked)} if place == 0 else {}
             records = {r.folder.name: self._entry(r) for r in self.results if r.folder.parent == store.stages}
@@ -74,9 +82,8 @@ class Index:
             path = store.root / NAME
             temporary = path.with_name(f".{NAME}.{os.getpid()}.tmp")
             with contextlib.suppress(OSError):
-                if not path.is_file() or path.read_text("utf-8") != text:
-                    temporary.write_text(text, "utf-8")
-                    temporary.replace(path)
+                temporary.write_text(text, "utf-8")
+                temporary.replace(path)
 
     def _entry(self, result: Result) -> dict[str, Any]:
         parts = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "folder"}
