@@ -48,19 +48,27 @@ def show(run: Path) -> None:
         f"seeds {', '.join(map(str, spec['seeds']))}", highlight=False, markup=False,
     )  # fmt: skip
     print_summary(console, summary)
-    table = plain_table("training", "steps", "seconds", "loss", "inner Dice", "spread", "RankMe", title="Trainings")
+    table = plain_table("training", "steps", "seconds", "loss", "inner score", "spread", "RankMe", title="Trainings")
     for stage_id, title in stages.items():
         if stage_id.startswith("evaluate"):
             continue
         facts = store.record(stage_id)["facts"]
-        curve = (store.folder(stage_id) / "curve.csv").read_text("utf-8").splitlines()
-        last = float(dict(zip(curve[0].split(","), curve[-1].split(","), strict=True))["loss"])
-        numbers = [(facts.get(k), f) for k, f in (("dice_inner", ".3f"), ("spread", ".2f"), ("rankme", ".1f"))]
+        inner = next((name for name in facts if name.endswith("_inner")), "")
+        numbers = [(facts.get(k), f) for k, f in ((inner, ".3f"), ("spread", ".2f"), ("rankme", ".1f"))]
         table.add_row(
-            title, str(facts["steps"]), f"{facts['device_seconds']:.0f}", f"{last:.3f}",
+            title, str(facts["steps"]), f"{facts['device_seconds']:.0f}", _last_loss(store.folder(stage_id)),
             *(format(value, f) if value is not None else "" for value, f in numbers),
         )  # fmt: skip
     console.print(table)
+
+
+def _last_loss(folder: Path) -> str:
+    """Where a training's loss ended; nothing where there is no curve."""
+    path = folder / "curve.csv"
+    if not path.is_file():
+        return ""
+    curve = path.read_text("utf-8").splitlines()
+    return f"{float(dict(zip(curve[0].split(','), curve[-1].split(','), strict=True))['loss']):.3f}"
 
 
 @click.command("leaderboard")

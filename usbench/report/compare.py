@@ -19,8 +19,8 @@ from usbench.runs.store import Store
 MOST_DIFFERENT = 10
 # What rows of one arena share and tables show, in the order in which a difference is named.
 FIELDS = (
-    "test_data", "train_data", "fold", "label_fraction", "backbone", "init", "size", "protocol", "device", "precision",
-    "threads",
+    "test_data", "train_data", "fold", "label_fraction", "shift", "backbone", "init", "size", "protocol", "device",
+    "precision", "threads",
 )  # fmt: skip
 OF_SEED = ("seed", "labelled", "inner", "pretrained")
 

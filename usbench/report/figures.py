@@ -94,7 +94,8 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
     plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for axis, kind in zip(axes, ("pretrain", "finetune"), strict=True):
-        chosen = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
+        trained = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
+        chosen = [stage for stage in trained if (store.folder(stage[0]) / "curve.csv").is_file()]  # not of a mere fit
         for stage_id, title in chosen:
             curve = pd.read_csv(store.folder(stage_id) / "curve.csv")
             parts = [c for c in curve.columns if c not in ("step", "lr", "loss")] if kind == "pretrain" else []

@@ -60,6 +60,7 @@ def _line(cell: Cell, block: Block) -> dict[str, Any]:
         "images": int(counts["images"]), "groups": int(counts["groups"]), "seeds": len(facts),
         "rank": block.rank(cell), "pretrain_labels": cell.labels,
         "selection": "/".join(sorted({str(f.get("selection") or "") for f in facts})),
+        "score_inner": _mean([f.get(f"{cell.primary}_inner") for f in facts]),
         **{k: _mean([f.get(k) for f in facts]) for k in ("dice_inner", "device_seconds")},
         "peak_mib": max((f["peak_mib"] for f in facts if f.get("peak_mib") is not None), default=math.nan),
         **{k: facts[0].get(k) for k in ("steps", "images_seen", "pixels_seen")},

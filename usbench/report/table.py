@@ -42,7 +42,8 @@ def results_tables(every: Sequence[Cell]) -> list[Table]:
         seen = [cell for cell in some if cell.row["shift"] == TRANSDUCTIVE]
         among = "lesion images" if any(cell.counts()["lesions"] for cell in some) else "images"
         others = [cell for cell in some if cell.row["shift"] != TRANSDUCTIVE]
-        tables.append(results_table(others, f"Mean {title_of(primary)} of {among}"))
+        if others:
+            tables.append(results_table(others, f"Mean {title_of(primary)} of {among}"))
         if seen:
             arenas = {cell.row["arena"] for cell in seen}
             bases = [cell for cell in some if cell.row["arena"] in arenas and cell.row["baseline"]]
@@ -65,7 +66,7 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
         table.add_column(f"{escape(metric)}\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
-    for fraction, rows in sorted(_by_fraction(every).items(), reverse=True):
+    for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
         for name, sides in rows.items():
             if table.row_count == LINES:
                 table.caption = f"The first {LINES} lines; all of them are in the CSV."
@@ -77,7 +78,7 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
     return table
 
 
-def _by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[Cell]]]]:
+def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[Cell]]]]:
     """Fraction → line → side → cells. What differs in anything but the test set is never one line."""
     lines: list[list[Cell]] = []  # the test sets of the same fine-tunes
     line_of: dict[str, list[Cell]] = {}
