@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from usbench.evaluate.statistics import crossed_interval
-from usbench.report.leaderboard import cells, results
+from usbench.report.cells import cells
+from usbench.report.index import Index
 from usbench.runs.store import Store
 
 LEVEL = 0.05
@@ -29,13 +30,15 @@ def main() -> None:
     given = parser.parse_args()
     table = Table("labels", "test set", "splits", f"p < {LEVEL}", "smallest p")
     called = total = 0
-    for cell in cells(results(Store(given.store).check_schema())):
+    for cell in cells(Index([Store(given.store).check_schema()]).results):
         seeds = cell.seeds
         if cell.row["loss"] != "none" or len(seeds) < 4:
             continue
         half = len(seeds) // 2
         found = [
-            crossed_interval(cell.dice(first) - cell.dice([s for s in seeds if s not in first]), cell.groups).p
+            crossed_interval(
+                cell.values(first) - cell.values([s for s in seeds if s not in first]), cell.scores.groups
+            ).p
             for first in combinations(seeds, half)
             if seeds[0] in first  # the other half of the splits is the same with the sides changed
         ]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from usbench import cli
 from usbench.data.pack import Pack
-from usbench.report.leaderboard import COLUMNS
+from usbench.report.columns import COLUMNS
 
 Typed = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]

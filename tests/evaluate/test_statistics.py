@@ -3,7 +3,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from usbench.evaluate.statistics import Estimate, crossed_interval, feature_spread_and_rankme, holm, mean_ranks
+from usbench.evaluate.statistics import (
+    Estimate,
+    critical_difference,
+    crossed_interval,
+    expected_calibration_error,
+    feature_spread_and_rankme,
+    friedman,
+    holm,
+    mean_ranks,
+    signed_rank,
+)
 
 
 def simulate(
@@ -231,3 +241,56 @@ def test_features_that_are_not_numbers_give_nan_instead_of_an_error():
     assert np.isnan(found["rankme"])
     with pytest.raises(ValueError, match="not empty"):
         feature_spread_and_rankme(np.empty((0, 4)))
+
+
+def test_mean_ranks_are_scipys_on_random_tables():
+    rng = np.random.default_rng(0)
+    for methods, conditions in ((3, 2), (5, 7), (12, 30)):
+        values = rng.integers(0, 8, (methods, conditions)) / 8  # with ties
+        expected = stats.rankdata(-values, axis=0).mean(axis=1)
+        np.testing.assert_allclose(mean_ranks(pd.DataFrame(values)), expected)
+
+
+def test_friedman_is_scipys_over_the_conditions_that_all_methods_have():
+    rng = np.random.default_rng(0)
+    values = rng.random((4, 9))
+    expected = stats.friedmanchisquare(*values).pvalue
+    assert friedman(pd.DataFrame(np.column_stack([values, [1, np.nan, 1, 1]]))) == pytest.approx(expected)
+    for few in (values[:2], values[:, :1], np.ones((4, 9))):
+        assert np.isnan(friedman(pd.DataFrame(few)))
+
+
+@pytest.mark.parametrize(("methods", "quantile"), [(2, 1.960), (3, 2.343), (5, 2.728), (10, 3.164)])
+def test_the_critical_difference_uses_the_published_quantiles(methods, quantile):
+    # q for alpha = 0.05 as printed in Demšar, JMLR 2006, table 5a.
+    expected = quantile * np.sqrt(methods * (methods + 1) / (6 * 14))
+    assert critical_difference(methods, 14) == pytest.approx(expected, rel=1e-3)
+
+
+def test_signed_rank_is_scipys_on_the_patients_mean_differences():
+    rng = np.random.default_rng(0)
+    for patients in (8, 30, 200):
+        values, groups = simulate(rng, patients, seed=0.02)
+        per_patient = [values[groups == g].mean() for g in range(patients)]
+        assert signed_rank(values, groups) == pytest.approx(stats.wilcoxon(per_patient).pvalue)
+    assert np.isnan(signed_rank(np.zeros((4, 2)), np.arange(4)))
+
+
+def test_the_calibration_error_equals_a_loop_over_bins():
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet([1, 1, 1], 400)
+    label = np.array([rng.choice(3, p=p) for p in probability])
+    label[:10], probability[10, 0] = -1, np.nan
+    expected = 0.0
+    kept = range(11, 400)
+    for low in np.arange(15) / 15:
+        inside = [i for i in kept if low < probability[i].max() <= low + 1 / 15]
+        if inside:
+            confidence = np.mean([probability[i].max() for i in inside])
+            right = np.mean([probability[i].argmax() == label[i] for i in inside])
+            expected += len(inside) / len(kept) * abs(confidence - right)
+    assert expected_calibration_error(probability, label) == pytest.approx(expected)
+    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert expected_calibration_error(certain, np.array([0, 1])) == 0
+    assert expected_calibration_error(certain, np.array([1, 0])) == 1
+    assert np.isnan(expected_calibration_error(certain, np.array([-1, -1])))

@@ -2,69 +2,35 @@
 
 from __future__ import annotations
 
+import html
 import itertools
-import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import made_up_scores, put
+from markdown_it import MarkdownIt
 
-from usbench.evaluate.segmentation import METRICS
+from usbench.errors import UsbenchError
 from usbench.evaluate.statistics import crossed_interval
-from usbench.report.leaderboard import COLUMNS, cells, inert, leaderboard, pooled, results, write_csv
+from usbench.report.cells import cells, pooled
+from usbench.report.columns import COLUMNS
+from usbench.report.files import csv_text, inert, markdown_text, write_csv
+from usbench.report.index import Index
+from usbench.report.leaderboard import leaderboard
 from usbench.report.robustness import robustness_tables
-from usbench.report.table import results_table, results_tables
+from usbench.report.table import footnotes, results_table, results_tables
 from usbench.runs.store import Store
-
-IMAGES, GROUPS = 30, 12
-
-
-def put(
-    store: Store, loss: str, seed: int, gain: float, *, arena: str = "a", fraction: float = 100.0, **row_too: Any
-) -> pd.DataFrame:
-    """A finished evaluation with made-up scores; every sixth image is normal."""
-    rng = np.random.default_rng([seed, 7])
-    scores = pd.DataFrame(
-        {
-            "name": [f"i{k}" for k in range(IMAGES)], "group": np.arange(IMAGES) % GROUPS, "label": 0,
-            "lesion": np.arange(IMAGES) % 6 != 5,
-        }
-    )  # fmt: skip
-    for metric in METRICS:
-        scores[metric] = rng.uniform(0.4, 0.8, IMAGES) + gain
-    scores["area_predicted"] = np.where(np.arange(IMAGES) % 12 == 5, 0, 10)
-    scores["area_truth"] = 10
-    row = {
-        "loss": loss, "aug": "none", "backbone": "unet-tiny", "init": "random", "pretrain_data": "none",
-        "train_data": "x", "test_data": "x", "shift": "in", "label_fraction": fraction, "protocol": "segment",
-        "baseline": "plain" if loss == "none" else "", "reconstruction": False, "seed": seed, "device": "cpu",
-        "precision": "float32", "fold": "0", "leaks": 0, "size": 64,
-        "arena": arena, "setting": f"{loss}-{arena}", **row_too,
-    }  # fmt: skip
-    facts = {
-        "pretrain_labels": "none", "selection": "inner", "dice_inner": 0.5, "device_seconds": 1.0, "peak_mib": 10,
-        "steps": 5, "images_seen": 50, "pixels_seen": 500,
-    }  # fmt: skip
-    identity = {"finetuned": f"{loss}-{arena.partition('/')[0]}-{seed}"}
-    folder = store.stages / f"evaluate-{loss}-{arena.replace('/', '-')}-{seed}"
-    folder.mkdir(parents=True)
-    scores.to_csv(folder / "scores.csv", index=False)
-    (folder / "record.json").write_text(json.dumps({"row": row, "facts": facts, "identity": identity}))
-    return scores
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store").open()
 
 
 def test_means_and_differences_are_those_of_the_images(store: Store) -> None:
     mine = [put(store, "mine", seed, 0.1) for seed in (0, 1, 2)]
     base = [put(store, "none", seed, 0.0) for seed in (0, 1, 2)]
-    table = leaderboard(results(store)).set_index("loss")
+    table = leaderboard(Index([store]).results).set_index("loss")
     lesions = mine[0].lesion.to_numpy()
     values = np.stack([t.dice.to_numpy()[lesions] for t in mine], 1)
     other = np.stack([t.dice.to_numpy()[lesions] for t in base], 1)
@@ -79,22 +45,23 @@ def test_means_and_differences_are_those_of_the_images(store: Store) -> None:
 
 def test_normal_images_stand_apart(store: Store) -> None:
     put(store, "none", 0, 0.0)
-    table = leaderboard(results(store))
+    table = leaderboard(Index([store]).results)
     assert table.normal_fp_rate[0] == pytest.approx(0.4)  # 5 normals, of which 3 have an empty prediction
+    assert table.normal_fp_area[0] == pytest.approx(2 / 5 * 10)
     assert table.images[0] == 25
 
 
 def test_a_row_is_compared_with_the_baseline_of_its_own_arena_only(store: Store) -> None:
     put(store, "mine", 0, 0.1, arena="a")
     put(store, "none", 0, 0.0, arena="b")
-    table = leaderboard(results(store)).set_index("loss")
+    table = leaderboard(Index([store]).results).set_index("loss")
     assert math.isnan(table.delta_vs_supervised["mine"])
 
 
 def test_only_shared_seeds_are_paired(store: Store) -> None:
     mine = [put(store, "mine", seed, 0.1) for seed in (0, 1)]
     base = put(store, "none", 1, 0.0)
-    table = leaderboard(results(store)).set_index("loss")
+    table = leaderboard(Index([store]).results).set_index("loss")
     lesions = base.lesion.to_numpy()
     assert table.delta_vs_supervised["mine"] == pytest.approx((mine[1].dice - base.dice)[lesions].mean())
     assert math.isnan(table.p_holm["mine"])  # one shared seed: no test
@@ -102,7 +69,7 @@ def test_only_shared_seeds_are_paired(store: Store) -> None:
 
 def lines(store: Store) -> dict[str, list[str]]:
     """The table of a terminal: what stands behind each name."""
-    columns = [list(column.cells) for column in results_table(cells(results(store)), "").columns]
+    columns = [list(column.cells) for column in results_table(cells(Index([store]).results), "").columns]
     return dict(zip(columns[1], map(list, zip(*columns[2:], strict=True)), strict=True))
 
 
@@ -115,7 +82,7 @@ def test_what_differs_in_more_than_the_test_set_stands_on_a_line_of_its_own(stor
     put(store, "other", 0, 0.0, fold=0)
     shown = lines(store)
     assert set(shown) == {"none · fold 0", "none · fold 1", "mine · fold 0", "mine · fold 1", "other"}
-    table = leaderboard(results(store)).set_index("key")
+    table = leaderboard(Index([store]).results).set_index("key")
     for fold in (0, 1):
         assert shown[f"none · fold {fold}"][0] == f"{table.dice_mean[f'none-fold{fold}/x']:.3f}"
         assert shown[f"none · fold {fold}"][2] == f"{table.dice_mean[f'none-fold{fold}/y']:.3f}"
@@ -126,14 +93,121 @@ def test_several_unseen_sets_are_pooled_over_the_seeds_that_all_have(store: Stor
     first = [put(store, "none", seed, 0.0, arena="a/y", test_data="y", shift="out") for seed in (0, 1)]
     second = put(store, "none", 1, 0.1, arena="a/z", test_data="z", shift="out")
     lesions = second.lesion.to_numpy()
-    both = pooled(cells(results(store)))
+    both = pooled(cells(Index([store]).results))
     assert both.mean == pytest.approx((first[1].dice[lesions].mean() + second.dice[lesions].mean()) / 2)
-    assert math.isnan(pooled(cells(results(store)), [None, None]).mean)
+    assert math.isnan(pooled(cells(Index([store]).results), [None, None]).mean)
+
+
+def test_distances_come_in_mm_too_over_the_images_whose_pixel_size_is_known(store: Store) -> None:
+    scores = made_up_scores(0, 0.0)
+    scores["pixel_mm"] = np.where(np.arange(len(scores)) % 2, 0.1, np.nan)
+    put(store, "none", 0, 0.0, scores=scores)
+    known = scores[scores.lesion & scores.pixel_mm.notna()]
+    table = leaderboard(Index([store]).results)
+    assert table.hd95_mm_mean[0] == pytest.approx(known.hd95.mean() * 0.1)
+    assert table.hd95_mean[0] == pytest.approx(scores.hd95[scores.lesion].mean())
+
+
+def test_a_missing_border_is_left_out_of_the_mean_and_counted(store: Store) -> None:
+    scores = made_up_scores(0, 0.0)
+    scores.loc[[0, 1, 2, 3, 4], ["hd95", "assd"]] = np.nan
+    put(store, "none", 0, 0.0, scores=scores)
+    table = leaderboard(Index([store]).results)
+    assert table.no_distance[0] == pytest.approx(5 / 25)
+    assert table.hd95_mean[0] == pytest.approx(scores.hd95[scores.lesion].mean())
+
+
+CLASSIFY: dict[str, Any] = {"metrics": ["accuracy", "confidence"], "primary": "accuracy"}
+
+
+def classified(seed: int) -> pd.DataFrame:
+    """Twenty frames of six videos and four single images."""
+    rng = np.random.default_rng(seed)
+    benign = rng.uniform(0, 1, 24)
+    label = rng.integers(0, 2, 24)
+    return pd.DataFrame(
+        {
+            "name": [f"f{k}" for k in range(24)], "group": [*(np.arange(20) % 6), 7, 8, 9, 9], "label": label,
+            "video": [*(f"v{k % 6}" for k in range(20)), "", "", "", ""],
+            "accuracy": ((benign < 0.5) == label).astype(float), "confidence": np.maximum(benign, 1 - benign),
+            "p_benign": benign, "p_malignant": 1 - benign,
+        }
+    )  # fmt: skip
+
+
+def test_a_protocol_without_lesions_counts_every_image_and_every_video(store: Store) -> None:
+    tables = [classified(seed) for seed in (0, 1)]
+    for seed, scores in enumerate(tables):
+        put(store, "none", seed, 0.0, scores=scores, facts=CLASSIFY)
+    (line,) = leaderboard(Index([store]).results).to_dict("records")
+    assert line["primary"] == "accuracy" and (line["images"], line["groups"]) == (24, 9)
+    assert line["score_mean"] == line["accuracy_mean"] == pytest.approx(np.mean([t.accuracy.mean() for t in tables]))
+    assert "dice_mean" not in line and math.isnan(line["normal_fp_rate"])
+    means = []
+    for scores in tables:
+        seen = [scores[scores.video == f"v{k}"].accuracy.mean() for k in range(6)]
+        means.append(np.mean([*seen, *scores.accuracy[20:]]))
+    assert line["video_score_mean"] == pytest.approx(np.mean(means))
+
+
+def test_the_calibration_error_is_that_of_the_probabilities(store: Store) -> None:
+    scores = classified(3)
+    put(store, "none", 0, 0.0, scores=scores, facts=CLASSIFY)
+    expected = 0.0
+    for k in range(15):
+        inside = scores[(scores.confidence > k / 15) & (scores.confidence <= (k + 1) / 15)]
+        right = (inside[["p_benign", "p_malignant"]].to_numpy().argmax(1) == inside.label).mean()
+        expected += len(inside) / 24 * abs(inside.confidence.mean() - right) if len(inside) else 0
+    assert leaderboard(Index([store]).results).ece[0] == pytest.approx(expected)
+
+
+def test_a_metric_that_a_record_promises_and_scores_lack_is_an_empty_cell(store: Store) -> None:
+    scores = made_up_scores(0, 0.0).drop(columns=["hd95", "area_predicted"])
+    scores["iou"] = np.inf
+    put(store, "none", 0, 0.0, scores=scores)
+    put(store, "other", 0, 0.0, scores=classified(0), facts=CLASSIFY, arena="b")
+    table = leaderboard(Index([store]).results).set_index("loss")
+    assert math.isnan(table.hd95_mean["none"]) and math.isnan(table.iou_mean["none"])
+    assert table.dice_mean["none"] == pytest.approx(scores.dice[scores.lesion].mean())
+    assert math.isnan(table.dice_mean["other"]) and table.accuracy_mean.notna()["other"]
+
+
+def test_the_difference_to_the_best_is_paired_and_the_best_has_none(store: Store) -> None:
+    best, other = put(store, "best", 0, 0.2), put(store, "other", 0, 0.1)
+    put(store, "none", 0, 0.0)
+    table = leaderboard(Index([store]).results).set_index("loss")
+    assert math.isnan(table.delta_vs_best["best"])
+    assert table.delta_vs_best["other"] == pytest.approx((other.dice - best.dice)[best.lesion].mean())
+
+
+def test_a_row_of_another_pretraining_budget_ranks_apart(store: Store) -> None:
+    put(store, "none", 0, 0.0)
+    put(store, "short", 0, 0.1, steps=4)
+    put(store, "shorter", 0, 0.05, steps=4)
+    put(store, "long", 0, 0.2, steps=8)
+    table = leaderboard(Index([store]).results).set_index("loss")
+    assert table["rank"].to_dict() == {"short": 1, "shorter": 2, "long": 1, "none": 1}
+    assert table.delta_vs_best["shorter"] == pytest.approx(-0.05)
+
+
+def test_corrupted_copies_of_a_test_set_are_tested_and_ranked_apart(store: Store) -> None:
+    for seed in (0, 1):
+        put(store, "none", seed, 0.0)
+        put(store, "mine", seed, 0.1)
+        for severity in range(1, 4):
+            arena, shift = f"a/{severity}", f"speckle:{severity}"
+            put(store, "none", seed, 0.0, arena=arena, shift=shift)
+            put(store, "mine", seed, 0.1, arena=arena, shift=shift)
+    every = Index([store]).results
+    whole = leaderboard(every).set_index("key")
+    alone = leaderboard([r for r in every if r.row["shift"] == "in"]).set_index("key")
+    assert whole.p_holm["mine-a"] == alone.p_holm["mine-a"]
+    assert set(lines(store)) == {"none", "mine"}
 
 
 def test_an_image_may_be_called_na(store: Store) -> None:
     scores = put(store, "none", 0, 0.0)
-    (result,) = results(store)
+    (result,) = Index([store]).results
     scores.assign(name=["NA", *scores.name[1:]]).to_csv(result.folder / "scores.csv", index=False)
     assert result.scores().name[0] == "NA"
 
@@ -142,17 +216,55 @@ def test_columns_are_the_documented_ones_and_equal_stores_give_equal_bytes(store
     put(store, "none", 0, 0.0)
     put(store, "mine", 0, 0.1)
     for name in ("one.csv", "two.csv"):
-        write_csv(leaderboard(results(store)), tmp_path / name)
+        write_csv(leaderboard(Index([store]).results), tmp_path / name)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert list(pd.read_csv(tmp_path / "one.csv").columns) == list(COLUMNS)
     assert all(meaning for meaning in COLUMNS.values())
 
 
-@pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@x"])
+def test_other_versions_and_half_written_records_are_footnotes(store: Store) -> None:
+    put(store, "none", 0, 0.0, versions={"torch": "2.11"})
+    put(store, "mine", 0, 0.0, versions={"torch": "2.15"})
+    put(store, "other", 0, 0.0)
+    index = Index([store])
+    broken = next(r.folder for r in index.results if r.row["loss"] == "other")
+    text = (broken / "record.json").read_text()
+    for cut in (text[:100], '{"row": {}, "facts": {}, "identity": {"finetuned": "x"}}', "[]", None):
+        (broken / "record.json").unlink() if cut is None else (broken / "record.json").write_text(cut)
+        index = Index([store])
+        notes = footnotes(cells(index.results), index.broken)
+        assert any("torch 2.11 and 2.15" in note for note in notes)
+        assert any(f"Not in the table: {broken.name}, which is half-written" in note for note in notes)
+
+
+HOSTILE = ["=cmd()", "+1", "-1", "@x", "\t=1+1", "\n@x", "＝cmd()"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_that_a_spreadsheet_would_run_is_inert(name: str, store: Store, tmp_path: Path) -> None:
     put(store, name, 0, 0.0)
-    write_csv(leaderboard(results(store)), tmp_path / "x.csv")
-    assert pd.read_csv(tmp_path / "x.csv").loss[0] == f"'{name}"
+    write_csv(leaderboard(Index([store]).results), tmp_path / "x.csv")
+    assert pd.read_csv(tmp_path / "x.csv").loss[0] == f"'{name.strip()}"
+
+
+def test_a_metric_that_a_spreadsheet_would_run_is_inert(store: Store) -> None:
+    put(store, "none", 0, 0.0, scores=classified(0), facts={"metrics": ["=cmd()"], "primary": "=cmd()"})
+    assert "\n=" not in csv_text(leaderboard(Index([store]).results)).replace(",", "\n")
+
+
+MARKED = ["<script>alert(1)</script>", "a | b", "a\nb\r\n| --- |", "![x](//x)", "[x](y)", "`x", "\x1b[31mred", "**x**"]
+
+
+@pytest.mark.parametrize("name", [*MARKED, *HOSTILE])
+def test_no_name_becomes_more_than_text_in_markdown(name: str, store: Store) -> None:
+    put(store, name, 0, 0.0)
+    put(store, "none", 0, 0.0, test_data=name, train_data=name)
+    page = MarkdownIt("commonmark").enable("table").render(markdown_text(leaderboard(Index([store]).results)))
+    assert set(re.findall(r"<(\w+)", page)) == {"h3", "table", "thead", "tbody", "tr", "th", "td"}
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in page.split("<tr>")[2:]]
+    by_loss = {html.unescape(row[0]): row for row in rows}
+    assert set(by_loss) == {inert(name), "none"} and {len(row) for row in rows} == {19}
+    assert html.unescape(by_loss["none"][6]) == inert(name) and inert(name)[0] not in "=+-@＝"
 
 
 def test_a_newline_in_a_name_does_not_break_the_table() -> None:
@@ -164,14 +276,14 @@ def test_corrupted_images_change_nothing_of_what_is_said_of_clean_ones(store: St
     for seed in (0, 1, 2):
         put(store, "mine", seed, 0.03, arena="a/clean")
         put(store, "none", seed, 0.0, arena="a/clean")
-    before, shown = leaderboard(results(store)), results_tables(cells(results(store)))
+    before, shown = leaderboard(Index([store]).results), results_tables(cells(Index([store]).results))
     for seed, severity in itertools.product((0, 1, 2), (1, 2, 3)):
         for loss in ("mine", "none"):
             put(store, loss, seed, -0.1 * severity, arena=f"a/blur-{severity}", shift=f"blur:{severity}")
-    after = leaderboard(results(store))
+    after = leaderboard(Index([store]).results)
     clean = after[after["shift"] == "in"].reset_index(drop=True)
     pd.testing.assert_frame_equal(clean, before)
-    (table,) = results_tables(cells(results(store)))
+    (table,) = results_tables(cells(Index([store]).results))
     assert [list(c.cells) for c in table.columns] == [list(c.cells) for c in shown[0].columns]
 
 
@@ -185,7 +297,7 @@ def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupt
     for severity in (1, 5):
         put(store, "none", 0, -0.2, arena=f"a/s{severity}", shift=f"tgc:{severity}")
     put(store, "mine", 0, 0.0, arena="b/s1", shift="tgc:1")  # of another fine-tune, without a clean result
-    (table,) = robustness_tables(cells(results(store)))
+    (table,) = robustness_tables(cells(Index([store]).results))
     _, losses, dice, change = (list(column.cells) for column in table.columns)
     assert list(table.columns[0].cells) == ["clean", "", "tgc 1,5", ""]  # 3 was not asked of every line
     lesions = clean[0].lesion.to_numpy()
@@ -194,4 +306,24 @@ def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupt
     place = losses.index("mine", 2)
     assert dice[place] == f"{expected:.3f}" and dice[losses.index("mine")] == f"{whole:.3f}"
     assert change[place].startswith(f"{expected - whole:+.3f}".replace("0.", ".", 1))
-    assert robustness_tables([cell for cell in cells(results(store)) if cell.row["shift"] == "in"]) == []
+    assert robustness_tables([cell for cell in cells(Index([store]).results) if cell.row["shift"] == "in"]) == []
+
+
+def test_a_column_pools_the_test_sets_that_every_line_of_the_same_training_sets_has(store: Store) -> None:
+    """Rows that pretrained on the images of one target stand elsewhere for it, and are compared on the other one."""
+    for name, gain in (("near", 0.0), ("far", -0.3)):
+        shift = {"near": "out", "far": "out-transductive"}[name]
+        put(store, "mine", 0, gain, arena=f"a/{name}", test_data=name, shift=shift)
+        put(store, "none", 0, gain, arena=f"a/{name}", test_data=name, shift="out")
+    every = cells(Index([store]).results)
+    first, second = results_tables(every)
+    dice = list(first.columns[4].cells)
+    assert dice[0] == dice[1] == f"{next(c for c in every if c.row['test_data'] == 'near').interval().mean:.3f}"
+    assert "Transductive" in str(second.title)
+
+
+def test_two_trainings_are_not_one_row(store: Store) -> None:
+    put(store, "mine", 0, 0.0, arena="a/x")
+    put(store, "mine", 0, 0.1, arena="b/x", setting="mine-a/x")
+    with pytest.raises(UsbenchError, match="one row and seed of two trainings"):
+        cells(Index([store]).results)

@@ -15,7 +15,7 @@ import pytest
 
 from usbench.errors import Interrupted
 from usbench.hooks import Registry
-from usbench.report.leaderboard import NOT_MEASURED
+from usbench.report.columns import NOT_MEASURED
 from usbench.report.summary import summarise
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import Plan, Stage, make_plan

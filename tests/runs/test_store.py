@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -17,7 +18,7 @@ import pytest
 
 from usbench.errors import RunFailed, UsbenchError
 from usbench.runs import store as module
-from usbench.runs.store import SCHEMA, STALE_SECONDS, Store, write_json
+from usbench.runs.store import SCHEMA, STALE_SECONDS, Store, seal_of, write_json
 
 STAGE = "pretrain-0123456789abcdef"
 
@@ -120,7 +121,9 @@ def test_a_stage_appears_whole_with_its_record(store: Store) -> None:
         (folder / "weights").write_text("made")
         assert not store.has(STAGE) and not list(store.records("pretrain"))
         store.finish(STAGE, {"facts": {"steps": 4}})
-    assert store.has(STAGE) and store.record(STAGE) == {"facts": {"steps": 4}}
+    made = {"weights": hashlib.sha256(b"made").hexdigest()}
+    record = {"facts": {"steps": 4}, "files": made}
+    assert store.has(STAGE) and store.record(STAGE) == {**record, "seal": seal_of(record)}
     assert [path.name for path, _ in store.records("pretrain")] == [STAGE]
     assert sorted(f.name for f in store.folder(STAGE).iterdir()) == ["record.json", "weights"]
     assert [f.name for f in store.stages.iterdir()] == [STAGE]

@@ -71,7 +71,8 @@ def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.Da
         rows.append(
             {
                 "name": known["name"], "group": known["group"], "label": known["label"],
-                "lesion": bool(true.any()), **protocol.score(mask[inside], true[inside], 1 / known["scale"]),
+                "lesion": bool(true.any()), "pixel_mm": known["pixel_mm"],
+                **protocol.score(mask[inside], true[inside], 1 / known["scale"]),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -12,8 +12,11 @@ import pandas as pd
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import unpack_masks
-from usbench.report.leaderboard import Cell, pooled
+from usbench.report.cells import Cell, pooled
+from usbench.report.files import one_line
+from usbench.report.ranks import Family
 from usbench.report.robustness import Line, shared_severities
+from usbench.report.table import title_of
 from usbench.runs.store import Store
 
 TRUTH, BASE, ROW = "#ffd400", "#00c8ff", "#ff4fa3"
@@ -92,7 +95,8 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
     plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for axis, kind in zip(axes, ("pretrain", "finetune"), strict=True):
-        chosen = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
+        trained = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
+        chosen = [stage for stage in trained if (store.folder(stage[0]) / "curve.csv").is_file()]  # not of a mere fit
         for stage_id, title in chosen:
             curve = pd.read_csv(store.folder(stage_id) / "curve.csv")
             parts = [c for c in curve.columns if c not in ("step", "lr", "loss")] if kind == "pretrain" else []
@@ -106,8 +110,8 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
     _save(figure, path)
 
 
-def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
-    """Mean Dice with its interval over the label fraction, in and out of distribution."""
+def score_against_labels(every: Sequence[Cell], path: Path) -> None:
+    """The mean score with its interval over the label fraction, in and out of distribution."""
     plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), sharey=True)
     for axis, side in zip(axes, ("in", "out"), strict=True):
@@ -128,10 +132,51 @@ def dice_against_labels(every: Sequence[Cell], path: Path) -> None:
             axis.errorbar(x, mean, error, marker="o", capsize=2, label=label, color=PALETTE.get(baseline))
         title = "in distribution" if side == "in" else "out of distribution"
         axis.set(xlabel="label fraction (%)", title=title)
-    axes[0].set_ylabel("mean Dice, 95 % interval")
+    axes[0].set_ylabel(f"mean {title_of(every[0].primary)}, 95 % interval")
     axes[0].legend(frameon=False)
     figure.tight_layout()
     _save(figure, path)
+
+
+def mean_ranks(families: Sequence[Family], path: Path) -> None:
+    """Mean ranks on a line, best on the left; a bar joins methods that the conditions do not tell apart.
+
+    Conditions share patients, so the critical difference is a description, not a claim: intervals make those.
+    """
+    plt = _pyplot()
+    heights = [1.3 + 0.24 * len(family.ranks) for family in families]
+    shape = {"squeeze": False, "gridspec_kw": {"height_ratios": heights}}
+    figure, axes = plt.subplots(len(families), 1, figsize=(8, sum(heights)), **shape)
+    for axis, family in zip(axes[:, 0], families, strict=True):
+        ranks, critical = family.ranks, family.critical
+        for line, (method, rank) in enumerate(ranks.items()):
+            axis.plot([rank, rank, len(ranks) + 0.1], [0, -line - 1, -line - 1], color=PALETTE["plain"], linewidth=0.8)
+            axis.plot(rank, 0, "o", color=PALETTE[""], markersize=4)
+            axis.annotate(f" {rank:.2f}  {_plain_text(str(method))}", (len(ranks) + 0.1, -line - 1), va="center")
+        for level, (first, last) in enumerate(cliques(ranks.to_numpy(), critical)):
+            axis.plot([first - 0.03, last + 0.03], [0.35 + 0.3 * level] * 2, color="black", linewidth=2.5)
+        said = f"critical difference {critical:.2f}, {family.complete.shape[1]} conditions, Friedman p {family.p:.2g}"
+        axis.set_title(f"{_plain_text(family.title)}: {said}", fontsize=8)
+        axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
+        axis.set_xticks(range(1, len(ranks) + 1))
+        axis.spines["left"].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def cliques(ranks: np.ndarray, critical: float) -> list[tuple[float, float]]:
+    """The longest stretches of sorted ranks that lie within the critical difference, from first to last."""
+    found: list[tuple[float, float]] = []
+    for first in ranks:
+        last = ranks[ranks <= first + critical].max()
+        if last > first and (not found or last > found[-1][1]):
+            found.append((float(first), float(last)))
+    return found
+
+
+def _plain_text(text: str) -> str:
+    """A name that the drawing does not take for a formula."""
+    return one_line(text).replace("$", r"\$")
 
 
 def robustness(lines: Sequence[Line], path: Path) -> None:

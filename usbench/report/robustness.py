@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rich.markup import escape
 from rich.table import Table
 
-from usbench.report.leaderboard import Cell, pooled
+from usbench.report.cells import Cell, pooled
 from usbench.report.table import by_fraction, interval, plain_table
 
 

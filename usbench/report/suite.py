@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from usbench.report.leaderboard import Cell, cells, leaderboard, results, write_csv
+from usbench.report.cells import Cell, cells
+from usbench.report.files import write_csv
+from usbench.report.leaderboard import leaderboard
+from usbench.report.results import results
 from usbench.runs.plan import Stage
 from usbench.runs.store import Store, write_json
 from usbench.runs.suite import SuitePlan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,16 @@ from typing import Any
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.report.leaderboard import Cell, baseline_of, cells, leaderboard, results, write_csv
+from usbench.report.cells import Cell, cells
+from usbench.report.files import write_csv
+from usbench.report.leaderboard import table_of
+from usbench.report.ranks import families
+from usbench.report.results import results
 from usbench.runs.plan import Plan
 from usbench.runs.store import Store, write_json
 
-PICTURES = ("overlays.png", "curves.png", "dice.png")
-ROBUSTNESS = "robustness.png"  # where images were corrupted
+MASKS = "masks.safetensors"
+ROBUSTNESS = "robustness.png"
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,26 @@ class Summary:
         return list(self.run["missing"])
 
     @property
-    def pictures(self) -> tuple[str, ...]:
-        """The files of its pictures."""
-        return (*PICTURES, ROBUSTNESS) if any(":" in cell.row["shift"] for cell in self.cells) else PICTURES
+    def pictures(self) -> list[str]:
+        """What is drawn of it: masks where there are some, mean ranks where there is enough to rank."""
+        names = ["overlays.png"] if any((c.results[0].folder / MASKS).is_file() for c in self.cells) else []
+        names += ["curves.png", f"{score_name(self.cells)}.png"]
+        names += [ROBUSTNESS] if any(cell.corrupted for cell in self.cells) else []
+        return names + (["ranks.png"] if any(family.enough for family in families(self.cells)) else [])
+
+
+def score_name(every: Sequence[Cell]) -> str:
+    """The primary metric, as a file may be called."""
+    return "".join(c if c.isalnum() or c == "_" else "-" for c in every[0].primary)[:40]
+
+
+def packs_of(store: Store) -> list[Path]:
+    """The packs that the runs of a store tested on, where they lay."""
+    found: dict[Path, None] = {}
+    for path in sorted(store.root.glob("*/run.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            found |= dict.fromkeys(Path(p) for p in json.loads(path.read_text("utf-8"))["packs"].values())
+    return list(found)
 
 
 def run_name(plan: Plan) -> str:
@@ -53,8 +76,7 @@ def summarise(plan: Plan, store: Store) -> Summary:
     }  # fmt: skip
     write_json(folder / "run.json", run)
     summary = read_summary(folder, store)
-    found = [result for cell in summary.cells for result in cell.results]
-    write_csv(leaderboard(found), folder / "leaderboard.csv")
+    write_csv(table_of(summary.cells), folder / "leaderboard.csv")
     if not all((folder / name).is_file() for name in summary.pictures):
         draw(summary, store)
     return summary
@@ -62,8 +84,6 @@ def summarise(plan: Plan, store: Store) -> Summary:
 
 def read_summary(folder: Path, store: Store) -> Summary:
     """A run's folder as it stands in the store."""
-    import json
-
     try:
         run = json.loads((folder / "run.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -77,18 +97,25 @@ def draw(summary: Summary, store: Store) -> None:
     from usbench.report import figures
     from usbench.report.robustness import lines_of
 
-    every = [cell for cell in summary.cells if ":" not in cell.row["shift"]]
+    every, folder = summary.cells, summary.folder
+    if "overlays.png" in summary.pictures:
+        _draw_overlays(summary)
+    stages = [(stage_id, title) for stage_id, title in summary.run["stages"]]
+    figures.curves(stages, store, folder / "curves.png")
+    figures.score_against_labels([cell for cell in every if not cell.corrupted], folder / f"{score_name(every)}.png")
+    if ROBUSTNESS in summary.pictures:
+        figures.robustness(lines_of(every), folder / ROBUSTNESS)
+    if "ranks.png" in summary.pictures:
+        figures.mean_ranks([family for family in families(every) if family.enough], folder / "ranks.png")
+
+
+def _draw_overlays(summary: Summary) -> None:
+    from usbench.report import figures
+
+    every = [cell for cell in summary.cells if not cell.corrupted]
     rows = [c for c in every if not c.row["baseline"]] or [c for c in every if c.row["baseline"] == "plain"]
     least = min(c.row["label_fraction"] for c in rows)
     shown = sorted((c for c in rows if c.row["label_fraction"] == least), key=lambda c: c.row["shift"] != "in")
     packs = {name: Pack(Path(path)) for name, path in summary.run["packs"].items()}
-    figures.overlays(shown, _bases(shown, every), packs, summary.folder / "overlays.png")
-    stages = [(stage_id, title) for stage_id, title in summary.run["stages"]]
-    figures.curves(stages, store, summary.folder / "curves.png")
-    figures.dice_against_labels(every, summary.folder / "dice.png")
-    if ROBUSTNESS in summary.pictures:
-        figures.robustness(lines_of(summary.cells), summary.folder / ROBUSTNESS)
-
-
-def _bases(shown: Sequence[Cell], every: Sequence[Cell]) -> list[Cell]:
-    return [baseline_of(cell, every) or cell for cell in shown]
+    bases = [cell.base or cell for cell in shown]
+    figures.overlays(shown, bases, packs, summary.folder / "overlays.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,13 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from usbench.evaluate.statistics import Estimate
-from usbench.report.leaderboard import Cell, baseline_of, pooled
+from usbench.report.cells import Cell, pooled
+from usbench.report.files import one_line
 
+LINES = 400  # of a table on a terminal
 TRANSDUCTIVE = "out-transductive"
 # What may tell two lines of one loss, augmentation and start apart.
 APART = {
-    "train_data": "{}", "fold": "fold {}", "backbone": "{}", "protocol": "{}", "device": "{}", "precision": "{}",
-    "threads": "{} threads", "steps": "{} steps", "pixels_seen": "{:.2g} pixels", "setting": "{:.6}",
+    "train_data": "{}", "pretrain_data": "from {}", "chosen": "{}", "fold": "fold {}", "backbone": "{}",
+    "protocol": "{}", "device": "{}", "precision": "{}", "threads": "{} threads", "steps": "{} steps",
+    "pixels_seen": "{:.2g} pixels", "setting": "{:.6}",
 }  # fmt: skip
 
 
@@ -30,30 +33,48 @@ def plain_table(*headers: str, title: str) -> Table:
 
 
 def results_tables(every: Sequence[Cell]) -> list[Table]:
-    """The table of results, and one of its own for targets whose images were pretrained on."""
-    every = [cell for cell in every if ":" not in cell.row["shift"]]  # corrupted images have a table of their own
-    seen = [cell for cell in every if cell.row["shift"] == TRANSDUCTIVE]
-    tables = [results_table([cell for cell in every if cell not in seen], "Mean Dice of lesion images")]
-    if seen:
-        arenas = {cell.row["arena"] for cell in seen}
-        bases = [cell for cell in every if cell.row["arena"] in arenas and cell.row["baseline"]]
-        tables.append(results_table([*bases, *seen], "Transductive: images of the target were pretrained on"))
+    """A table of results for each metric, and one of its own for targets whose images were pretrained on.
+
+    Corrupted copies of test sets stand in neither.
+    """
+    tables = []
+    for primary in dict.fromkeys(cell.primary for cell in every):
+        some = [cell for cell in every if cell.primary == primary and not cell.corrupted]
+        seen = [cell for cell in some if cell.row["shift"] == TRANSDUCTIVE]
+        among = "lesion images" if any(cell.counts()["lesions"] for cell in some) else "images"
+        others = [cell for cell in some if cell.row["shift"] != TRANSDUCTIVE]
+        if others:
+            tables.append(results_table(others, f"Mean {title_of(primary)} of {among}"))
+        if seen:
+            arenas = {cell.row["arena"] for cell in seen}
+            bases = [cell for cell in some if cell.row["arena"] in arenas and cell.row["baseline"]]
+            tables.append(results_table([*bases, *seen], "Transductive: images of the target were pretrained on"))
     return tables
 
 
+def title_of(metric: str) -> str:
+    """A metric's name as a heading."""
+    return one_line(metric.replace("_", " "))[:20].capitalize()
+
+
 def results_table(every: Sequence[Cell], title: str) -> Table:
-    """Dice in and out of distribution for each label fraction, and the difference to the supervised baseline."""
-    table = plain_table(title=title)
+    """The score in and out of distribution for each label fraction, and the difference to the supervised baseline."""
+    table = plain_table(title=escape(title))
     table.add_column("labels", justify="right", no_wrap=True)
     table.add_column("loss", overflow="fold")
+    metric = title_of(every[0].primary) if every else "Score"
     for side in ("in", "out"):
-        table.add_column(f"Dice\n{side}", justify="right", no_wrap=True)
+        table.add_column(f"{escape(metric)}\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
     for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
+        common = _common(rows.values())
         for name, sides in rows.items():
-            values = [part for side in ("in", "out") for part in _side(sides.get(side, []), every)]
-            table.add_row("" if fraction == before else f"{fraction:g} %", escape(name), *values)
+            if table.row_count == LINES:
+                table.caption = f"The first {LINES} lines; all of them are in the CSV."
+                return table
+            values = [part for side in ("in", "out") for part in _side(_kept(sides, side, common))]
+            table.add_row("" if fraction == before else f"{fraction:g} %", escape(one_line(name)), *values)
             before = fraction
         table.add_section()
     return table
@@ -64,7 +85,8 @@ def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[C
     lines: list[list[Cell]] = []  # the test sets of the same fine-tunes
     line_of: dict[str, list[Cell]] = {}
     for cell in every:
-        tuned = [result.finetuned for result in cell.results]
+        # A fine-tune that was chosen among trials is another line than the same one that nobody chose.
+        tuned = [f"{result.finetuned} {cell.row.get('chosen', '')}" for result in cell.results]
         line = next((line_of[key] for key in tuned if key in line_of), None)
         if line is None:
             lines.append(line := [])
@@ -76,6 +98,32 @@ def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[C
             sides = found.setdefault(float(cell.row["label_fraction"]), {}).setdefault(name, {})
             sides.setdefault("in" if cell.row["shift"] == "in" else "out", []).append(cell)
     return found
+
+
+def _trained(sides: Mapping[str, list[Cell]]) -> tuple[str, str]:
+    """What a line was trained on: only such lines are tested on the same sets."""
+    row = next(iter(sides.values()))[0].row
+    return str(row["train_data"]), str(row["fold"])
+
+
+def _common(lines: Iterable[Mapping[str, list[Cell]]]) -> dict[tuple[tuple[str, str], str], set[str]]:
+    """(training sets, side) → the test sets that every line of them has: a column pools the same images for all."""
+    found: dict[tuple[tuple[str, str], str], set[str]] = {}
+    for sides in lines:
+        for side, cells in sides.items():
+            names = {str(cell.row["test_data"]) for cell in cells}
+            place = (_trained(sides), side)
+            found[place] = found.get(place, names) & names
+    return found
+
+
+def _kept(
+    sides: Mapping[str, list[Cell]], side: str, common: Mapping[tuple[tuple[str, str], str], set[str]]
+) -> list[Cell]:
+    """A line's results on the sets that it shares with the others; all of them where there is no such set."""
+    cells = sides.get(side, [])
+    kept = [cell for cell in cells if cell.row["test_data"] in common.get((_trained(sides), side), set())]
+    return kept or cells
 
 
 def _names(firsts: Sequence[Cell]) -> list[str]:
@@ -96,15 +144,16 @@ def _names(firsts: Sequence[Cell]) -> list[str]:
 
 def _name(row: Mapping[str, Any]) -> str:
     name = row["loss"] if row["aug"] == "none" else f"{row['loss']} · {row['aug']}"
-    return name if row["init"] == "random" else f"{name} · {row['init']}"
+    name = name if row["init"] == "random" else f"{name} · {row['init']}"
+    return f"{name} · leaks" if row.get("leaks") else name
 
 
-def _side(cells: list[Cell], every: Sequence[Cell]) -> tuple[str, str]:
-    """Dice and difference of one side; several unseen sets are pooled, image by image."""
+def _side(cells: list[Cell]) -> tuple[str, str]:
+    """Score and difference of one side; several unseen sets are pooled, image by image."""
     if not cells:
         return "–", ""
     mean = pooled(cells).mean
-    return "–" if math.isnan(mean) else f"{mean:.3f}", interval(pooled(cells, [baseline_of(c, every) for c in cells]))
+    return "–" if math.isnan(mean) else f"{mean:.3f}", interval(pooled(cells, [cell.base for cell in cells]))
 
 
 def interval(estimate: Estimate) -> str:
@@ -116,16 +165,20 @@ def interval(estimate: Estimate) -> str:
 
 
 def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
-    """What a reader must know to read the table rightly."""
+    """What a reader must know to read the table rightly, each on one line."""
+    return [one_line(note) for note in (*_notes(every), *(f"Not in the table: {name}." for name in missing))]
+
+
+def _notes(every: Sequence[Cell]) -> list[str]:
     seeds = max((len(cell.seeds) for cell in every), default=0)
     notes = []
     if seeds == 1:
         notes.append("One seed: the intervals are over patients only, and no test is made. Use --seeds 3 for a claim.")
     else:
         notes.append(f"Intervals cross patients with {seeds} seeds.")
-    unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out"})
+    unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out" and not cell.row["leaks"]})
     if unseen:
-        notes.append(f"Out of distribution: {', '.join(unseen)}, never trained on.")
+        notes.append(f"Out of distribution: {', '.join(unseen)}; no row is tested there that was trained on it.")
     if any(cell.row["reconstruction"] for cell in every):
         names = sorted({cell.row["loss"] for cell in every if cell.row["reconstruction"]})
         notes.append(f"The formula of {', '.join(names)} is our reconstruction of its paper.")
@@ -133,5 +186,11 @@ def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
         notes.append(
             f"Let pass by --allow-leaks: training images that are near-duplicates of tested ones, {', '.join(leaky)}."
         )
-    notes += [f"Not in the table: {name}." for name in missing]
+    versions: dict[str, set[str]] = {}
+    for cell in every:
+        for result in cell.results:
+            for library, number in result.versions.items():
+                versions.setdefault(library, set()).add(number)
+    if mixed := [f"{library} {' and '.join(sorted(some))}" for library, some in versions.items() if len(some) > 1]:
+        notes.append(f"Rows were made with different versions: {', '.join(mixed)}.")
     return notes

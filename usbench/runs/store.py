@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from usbench.errors import RunFailed, UsbenchError
 SCHEMA = 1
 STALE_SECONDS = 60.0  # a lease without a heartbeat for so long is taken over
 BEAT_SECONDS = 10.0
+RECORD, LEASE = "record.json", "lease.json"
 WRITING_SECONDS = 1.0  # a lease that cannot be read and is older was cut short
 
 
@@ -36,6 +38,22 @@ def write_json(path: Path, value: Any) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file that a stage made, by its path in the folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.relative_to(folder).as_posix() not in (RECORD, LEASE):
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def seal_of(record: dict[str, Any]) -> str:
+    """The SHA-256 of a record without its seal."""
+    text = json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Store:
@@ -90,11 +108,11 @@ class Store:
 
     def has(self, stage_id: str) -> bool:
         """Whether the stage is finished."""
-        return (self.folder(stage_id) / "record.json").is_file()
+        return (self.folder(stage_id) / RECORD).is_file()
 
     def record(self, stage_id: str) -> dict[str, Any]:
         """What is recorded of a finished stage."""
-        path = self.folder(stage_id) / "record.json"
+        path = self.folder(stage_id) / RECORD
         try:
             return json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -111,7 +129,7 @@ class Store:
         """A folder to make a stage in; renamed to its final name by `finish`. One process at a time."""
         part = self.stages / f"{stage_id}.part"
         try:
-            with _lease(part / "lease.json", stage_id):
+            with _lease(part / LEASE, stage_id):
                 yield part
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
@@ -125,10 +143,11 @@ class Store:
                 part.rmdir()  # where nothing was made yet
 
     def finish(self, stage_id: str, record: dict[str, Any]) -> None:
-        """Write the record and make the stage visible in one step."""
+        """Write the record, sealed and with a digest of every file, and make the stage visible in one step."""
         part = self.stages / f"{stage_id}.part"
-        write_json(part / "record.json", record)
-        (part / "lease.json").unlink(missing_ok=True)
+        whole = {**record, "files": digests_of(part)}
+        write_json(part / RECORD, {**whole, "seal": seal_of(whole)})
+        (part / LEASE).unlink(missing_ok=True)
         if self.folder(stage_id).exists():
             shutil.rmtree(self.folder(stage_id))
         part.rename(self.folder(stage_id))

@@ -1,0 +1,88 @@
+"""How often the intervals hold and how often two equal methods are called different, on simulated tables.
+
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 1000
+
+A table has lesion images of patients, one to three each, scored by three seeds. Patients differ, images differ, and the
+seeds move all scores of a run together (`seed`). The truth is known, so it can be counted how often a 95 % interval
+holds it. The second half draws two methods that are the same, three seeds against three, many rows a table, and counts
+how many are called better or worse at 0.05, each row by itself and after Holm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from usbench.evaluate.statistics import crossed_interval, holm
+
+PATIENTS, DEVIATIONS, SEEDS, ROWS = (60, 375), (0.0, 0.01, 0.03), 3, 4
+TRUTH = 0.7
+
+
+def scores(rng: np.random.Generator, groups: np.ndarray, deviation: float, seeds: int = SEEDS) -> np.ndarray:
+    """(images, seeds) what independent trainings of one method score; the mean over all of them is TRUTH."""
+    images, patients = len(groups), groups.max() + 1
+    shared = 0.12 * rng.normal(size=patients)[groups] + 0.1 * rng.normal(size=images)
+    return TRUTH + shared[:, None] + trainings(rng, groups, deviation, seeds)
+
+
+def trainings(rng: np.random.Generator, groups: np.ndarray, deviation: float, seeds: int = SEEDS) -> np.ndarray:
+    """(images, seeds) what retraining moves: everything together, and each image a little by itself."""
+    return deviation * rng.normal(size=seeds) + 0.05 * rng.normal(size=(len(groups), seeds))
+
+
+def patients_of(rng: np.random.Generator, count: int) -> np.ndarray:
+    """One to three images a patient."""
+    return np.repeat(np.arange(count), rng.integers(1, 4, count))
+
+
+def coverage(patients: int, deviation: float, repeats: int, seed: int = 0) -> float:
+    """The share of 95 % intervals that hold the truth."""
+    rng = np.random.default_rng([seed, patients, int(deviation * 1000)])
+    held = 0
+    for _ in range(repeats):
+        groups = patients_of(rng, patients)
+        found = crossed_interval(scores(rng, groups, deviation), groups)
+        held += found.low <= TRUTH <= found.high
+    return held / repeats
+
+
+def equal_methods(tables: int, seed: int = 0) -> tuple[float, float]:
+    """The share of rows called different from a baseline that is the same method, before and after Holm."""
+    rng = np.random.default_rng([seed, 1])
+    called, adjusted = [], []
+    for deviation in itertools.islice(itertools.cycle(DEVIATIONS), tables):
+        groups = patients_of(rng, 60)
+        shared = 0.12 * rng.normal(size=60)[groups] + 0.1 * rng.normal(size=len(groups))
+        base = shared[:, None] + trainings(rng, groups, deviation)
+        rows = [shared[:, None] + trainings(rng, groups, deviation) for _ in range(ROWS)]
+        p = np.array([crossed_interval(row - base, groups).p for row in rows])
+        called.append((p < 0.05).mean())
+        adjusted.append((holm(p) < 0.05).any())
+    return float(np.mean(called)), float(np.mean(adjusted))
+
+
+def lines(repeats: int, tables: int) -> Iterator[str]:
+    """What was found, a line each."""
+    for patients, deviation in itertools.product(PATIENTS, DEVIATIONS):
+        share = coverage(patients, deviation, repeats)
+        yield f"{patients:4d} patients, {SEEDS} seeds, seed sd {deviation:.2f}: {share:.1%} of {repeats} intervals hold"
+    called, adjusted = equal_methods(tables)
+    yield f"{tables} tables of equal methods: {called:.1%} of rows called different; after Holm, any in {adjusted:.1%}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--tables", type=int, default=500)
+    given = parser.parse_args()
+    for line in lines(given.repeats, given.tables):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

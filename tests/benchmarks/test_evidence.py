@@ -1,0 +1,54 @@
+"""The measurements that stand behind the table, in small: the scripts under benchmarks/ make them in full."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from usbench.report.cells import cells
+from usbench.report.index import Index
+from usbench.report.leaderboard import table_of
+from usbench.runs.store import Store
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    """A benchmark, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, BENCHMARKS / name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("patients", [60, 375])
+@pytest.mark.parametrize("deviation", [0.0, 0.01, 0.03])
+def test_intervals_over_three_seeds_hold_as_often_as_they_say(patients: int, deviation: float) -> None:
+    # 500 repeats of a true 95 % lie above 93 % but for 2 in 100; the seed is fixed.
+    assert script("coverage.py").coverage(patients, deviation, 500) >= 0.93
+
+
+def test_equal_methods_are_rarely_called_different() -> None:
+    called, adjusted = script("coverage.py").equal_methods(200)
+    assert called <= 0.07 and adjusted <= 0.07
+
+
+def test_made_up_records_are_a_leaderboard_with_baselines_and_ranks(tmp_path: Path) -> None:
+    store = Store(tmp_path).open()
+    script("perf/leaderboard_speed.py").synthesise(store, 150)
+    index = Index([store])
+    table = table_of(cells(index.results, index.memo))
+    assert len(index.results) == 150 and index.broken == []
+    assert (table.seeds == 3).all() and len(table) == 50
+    assert (table.delta_vs_supervised.notna() == (table.loss != "none")).all()
+
+
+def test_a_mask_is_scored_in_milliseconds() -> None:
+    speed = script("perf/metrics_speed.py")
+    for kind in speed.KINDS:
+        mean, _ = speed.milliseconds(224, kind, 10)
+        assert mean < 50  # far above what it takes, so that a busy machine passes

@@ -1,0 +1,95 @@
+"""Two rows are compared image by image, or the field that forbids it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import made_up_scores, put
+
+from usbench.errors import UsbenchError
+from usbench.evaluate.statistics import crossed_interval
+from usbench.report.cells import cells
+from usbench.report.compare import compare, find, notes
+from usbench.report.index import Index
+from usbench.runs.store import Store, write_json
+
+
+def pair(store: Store, first: str, second: str) -> Any:
+    every = cells(Index([store]).results)
+    return compare(find(first, every, [store]), find(second, every, [store]))
+
+
+def test_the_difference_is_paired_over_the_seeds_that_both_have(store: Store) -> None:
+    mine = [put(store, "mine", seed, 0.1) for seed in (0, 1, 2)]
+    other = [put(store, "other", seed, 0.0, scores=made_up_scores(seed + 9, 0.0)) for seed in (1, 2, 3)]
+    (found,) = pair(store, "mine", "other")
+    lesions = mine[0].lesion.to_numpy()
+    apart = np.stack([(a.dice - b.dice)[lesions] for a, b in zip(mine[1:], other[:2], strict=True)], 1)
+    assert found.estimate == crossed_interval(apart, mine[0].group.to_numpy()[lesions])
+    assert found.seeds == [1, 2] and len(found.images) == 10
+    worst = int(np.abs(apart.mean(axis=1)).argmax())
+    assert found.images[0][0] == mine[0].name[lesions].to_list()[worst]
+
+
+@pytest.mark.parametrize(
+    ("too", "field"),
+    [
+        ({"test_data": "y"}, "test_data is x and y"), ({"train_data": "y"}, "train_data is x and y"),
+        ({"fold": "1"}, "fold is 0 and 1"), ({"fraction": 20.0}, "label_fraction is 100.0 and 20.0"),
+        ({"backbone": "unet"}, "backbone is unet-tiny and unet"), ({"precision": "bf16"}, "precision is float32"),
+        ({}, "the list of training images"),
+    ],
+)  # fmt: skip
+def test_rows_of_two_arenas_are_refused_by_the_first_field_that_differs(
+    store: Store, too: dict[str, Any], field: str
+) -> None:
+    put(store, "mine", 0, 0.1)
+    put(store, "other", 0, 0.1, arena="b", **too)
+    with pytest.raises(UsbenchError, match=f"'mine'.*'other'.* cannot stand in one table: {field}"):
+        pair(store, "mine", "other")
+
+
+def test_rows_of_another_recipe_are_refused_by_its_field(store: Store) -> None:
+    put(store, "mine", 0, 0.1)
+    put(store, "other", 0, 0.1, arena="b")
+    for result in Index([store]).results:
+        if result.row["loss"] == "other":
+            record = store.record(f"finetune-{result.finetuned}")
+            record["identity"]["schedule"]["lr"] = 0.2
+            write_json(store.folder(f"finetune-{result.finetuned}") / "record.json", record)
+    with pytest.raises(UsbenchError, match=r"the fine-tune's schedule\.lr is 0\.1 and 0\.2"):
+        pair(store, "mine", "other")
+
+
+def test_rows_of_another_pretraining_budget_are_refused_but_baselines_are_exempt(store: Store) -> None:
+    put(store, "mine", 0, 0.1, steps=4)
+    put(store, "other", 0, 0.1, steps=8)
+    put(store, "none", 0, 0.0)
+    with pytest.raises(UsbenchError, match="the pretraining's steps are 4 and 8"):
+        pair(store, "mine", "other")
+    assert pair(store, "mine", "none") and pair(store, "other", "none")
+
+
+def test_what_a_reader_must_know_is_said(store: Store) -> None:
+    put(store, "mine", 0, 0.1, facts={"pretrain_labels": "all"}, versions={"torch": "2.11"})
+    put(store, "other", 0, 0.1, versions={"torch": "2.15"})
+    said = " ".join(notes(pair(store, "mine", "other")))
+    assert "all and none" in said and "torch 2.11 and 2.15" in said and "One shared seed" in said
+
+
+def test_rows_are_named_by_keys_and_their_beginnings(usbench: Callable[..., Any], store: Store) -> None:
+    put(store, "mine", 0, 0.1)
+    put(store, "mint", 0, 0.1)
+    put(store, "other", 1, 0.0)
+    say = usbench("compare", "mine", "mint", "--in", store.root)
+    assert say.code == 0 and "+0.000" in say.out and "i0" in say.out, say.err
+    for first, second, sentence in (
+        ("min", "other", "begins the keys of several rows (mine-a, mint-a)"),
+        ("mime-a", "other", "did you mean 'mine-a'?"),
+        ("mine", "other", "has seeds 0 and"), ("mine", "mine", "is one row"),
+    ):  # fmt: skip
+        refused = usbench("compare", first, second, "--in", store.root)
+        assert refused.code == 2 and sentence in refused.one_sentence()

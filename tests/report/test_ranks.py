@@ -1,0 +1,84 @@
+"""Ranks compare only what is comparable, and a figure of them is drawn only where there is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import put
+from PIL import Image
+from scipy.stats import rankdata
+
+from usbench.report.cells import cells
+from usbench.report.figures import cliques, mean_ranks
+from usbench.report.index import Index
+from usbench.report.leaderboard import table_of
+from usbench.report.ranks import families
+from usbench.runs.store import Store
+
+METHODS = ("one", "two", "three")
+
+
+def fill(store: Store, **too: Any) -> np.ndarray:
+    """Three methods and a baseline under four conditions; returns the means of (methods, conditions)."""
+    rng = np.random.default_rng(0)
+    means = []
+    for fraction in (50.0, 100.0):
+        for tested in ("x", "y"):
+            shared = {"arena": f"{fraction}/{tested}", "fraction": fraction, "test_data": tested, **too}
+            shared |= {"shift": "in" if tested == "x" else "out"}
+            for method in (*METHODS, "none"):
+                scores = put(store, method, 0, gain := rng.uniform(0, 0.2), **shared)
+                means.append(scores.dice[scores.lesion].mean())
+                assert gain < 1
+    return np.array(means).reshape(4, 4).T
+
+
+def test_the_mean_rank_is_that_of_every_condition_ranked_by_itself(store: Store) -> None:
+    means = fill(store)
+    expected = rankdata(-means, axis=0).mean(axis=1)
+    table = table_of(cells(Index([store]).results))
+    for method, rank in zip((*METHODS, "none"), expected, strict=True):
+        assert table[table.loss == method].mean_rank.to_list() == pytest.approx([rank] * 4)
+
+
+def test_neither_another_budget_nor_a_corruption_is_a_condition_of_the_same_ranks(store: Store) -> None:
+    means = fill(store)
+    put(store, "rich", 0, 0.5, steps=400, arena="50.0/x", fraction=50.0)
+    put(store, "one", 0, 0.5, arena="c", shift="speckle:3", setting="corrupted")
+    put(store, "one", 0, 0.5, arena="l", facts={"pretrain_labels": "all"}, setting="labelled")
+    drawn = [family for family in families(cells(Index([store]).results)) if family.enough]
+    assert [family.complete.shape for family in drawn] == [(4, 4)]
+    assert drawn[0].ranks.to_dict() == pytest.approx(
+        dict(zip((*METHODS, "none"), rankdata(-means, axis=0).mean(axis=1), strict=True))
+    )
+
+
+def test_a_method_that_stands_twice_under_one_condition_has_no_mean_rank(store: Store) -> None:
+    fill(store)
+    put(store, "one", 1, 0.0, arena="50.0/x", fraction=50.0, setting="one-again", shift="in")
+    table = table_of(cells(Index([store]).results))
+    assert table[table.loss == "one"].mean_rank.isna().all() and table[table.loss == "two"].mean_rank.notna().all()
+
+
+def test_two_methods_or_one_condition_are_not_ranked(store: Store) -> None:
+    for method in ("one", "two", "none"):
+        put(store, method, 0, 0.1)
+    table = table_of(cells(Index([store]).results))
+    assert table.mean_rank.isna().all() and table["rank"].notna().all()
+
+
+def test_the_figure_is_drawn_whatever_the_names(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    for fraction in (50.0, 100.0):
+        put(store, "$\\frac{x$\n<b>", 0, 0.1, arena=f"{fraction}/x", fraction=fraction)
+    mean_ranks([family for family in families(cells(Index([store]).results)) if family.enough], tmp_path / "ranks.png")
+    with Image.open(tmp_path / "ranks.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_a_bar_joins_what_lies_within_the_critical_difference() -> None:
+    assert cliques(np.array([1.0, 1.5, 2.4, 4.0]), 1.0) == [(1.0, 1.5), (1.5, 2.4)]
+    assert cliques(np.array([1.0, 3.0]), 1.0) == [] and cliques(np.array([1.0, 2.0]), 9.0) == [(1.0, 2.0)]

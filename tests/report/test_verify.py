@@ -1,0 +1,187 @@
+"""Whatever is changed in a store after it was written is found, and the rows that it feeds are named."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import put
+
+from usbench.hooks import Registry
+from usbench.report.summary import summarise
+from usbench.runs.engines import run_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.store import Store
+from usbench.spec import resolve
+
+Usbench = Callable[..., Any]
+
+
+class Quiet:
+    stopping = False
+
+    def begin(self, *_: object) -> None: ...
+
+    def step(self, *_: object) -> None: ...
+
+    def end(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one finished run."""
+    registry = Registry()
+    registry.load_entry_points()
+    steps = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
+    settings = {**tiny_settings, **steps, "loss": "simclr", "labels": [100], "seeds": [0]}
+    plan = make_plan(registry, resolve(settings), lambda *_: None)
+    store = Store(tmp_path_factory.mktemp("finished")).open()
+    run_plan(plan, store, registry, Quiet())
+    summarise(plan, store)
+    return store.root
+
+
+@pytest.fixture
+def runs(finished: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "runs"))
+
+
+def evaluation(runs: Path, loss: str = "simclr", shift: str = "in") -> tuple[Path, str]:
+    """The folder and the row's key of an evaluation."""
+    for path in runs.glob("stages/evaluate-*/record.json"):
+        row = json.loads(path.read_text())["row"]
+        if (row["loss"], row["shift"]) == (loss, shift):
+            return path.parent, row["setting"]
+    raise AssertionError
+
+
+def refused(usbench: Usbench, place: Path, *words: object) -> str:
+    said = usbench("verify", place, *words)
+    assert said.code == 1, said.out
+    said.one_sentence()
+    return str(said.out)
+
+
+def unsealed(folder: Path) -> None:
+    """As somebody would leave it who knows of the digests."""
+    record = json.loads((folder / "record.json").read_text())
+    del record["files"], record["seal"]
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def change_a_digit(path: Path) -> None:
+    head, row, rest = path.read_text().split("\n", 2)
+    number = next(m for m in re.finditer(r"0\.\d{4,}", row))
+    digit = row[number.end() - 1]
+    path.write_text("\n".join([head, row[: number.end() - 1] + str((int(digit) + 1) % 10) + row[number.end() :], rest]))
+
+
+def test_an_untouched_store_holds(usbench: Usbench, runs: Path) -> None:
+    said = usbench("verify", runs)
+    assert said.code == 0, said.out
+    assert "10 stages and 6 rows" in said.out and "skipped" not in said.out
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_one_changed_digit_in_a_scores_file_names_it_and_its_row(usbench: Usbench, runs: Path, sealed: bool) -> None:
+    folder, key = evaluation(runs)
+    change_a_digit(folder / "scores.csv")
+    if not sealed:
+        unsealed(folder)
+    out = refused(usbench, runs)
+    line = next(line for line in out.splitlines() if f"{folder.name}/scores.csv" in line)
+    assert key in line and ("its mask gives" in out or sealed)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_one_flipped_bit_in_a_mask_names_the_file_and_its_row(usbench: Usbench, runs: Path, sealed: bool) -> None:
+    folder, key = evaluation(runs, "none", "out")
+    path = folder / "masks.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-64 * 64 // 16] ^= 0b1000  # the middle of the last image
+    path.write_bytes(data)
+    if not sealed:
+        unsealed(folder)
+    out = refused(usbench, runs)
+    assert any(folder.name in line and key in line for line in out.splitlines())
+
+
+def test_changed_weights_name_every_row_that_was_made_of_them(usbench: Usbench, runs: Path) -> None:
+    (folder,) = runs.glob("stages/pretrain-*")
+    weights = folder / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    line = next(line for line in refused(usbench, runs).splitlines() if "weights" in line)
+    assert all(evaluation(runs, "simclr", shift)[1] in line for shift in ("in", "out"))
+    assert evaluation(runs, "none")[1] not in line
+
+
+@pytest.mark.parametrize("what", ["identity", "facts"])
+def test_a_changed_record_is_found(usbench: Usbench, runs: Path, what: str) -> None:
+    folder, key = evaluation(runs)
+    path = folder / "record.json"
+    record = json.loads(path.read_text())
+    record[what] |= {"label_fraction": 20.0} if what == "identity" else {"steps": 9}
+    path.write_text(json.dumps(record))
+    out = refused(usbench, runs)
+    assert any(f"{folder.name}/record.json" in line and key in line for line in out.splitlines())
+
+
+def test_a_changed_table_names_the_row_and_the_column(usbench: Usbench, runs: Path) -> None:
+    (path,) = runs.glob("*/leaderboard.csv")
+    _, key = evaluation(runs)
+    lines = path.read_text().split("\n")
+    place = next(i for i, line in enumerate(lines) if line.endswith(key))
+    lines[place] = lines[place].replace(",cpu,", ",cuda,")
+    path.write_text("\n".join(lines))
+    for said in (refused(usbench, runs), refused(usbench, path)):
+        assert "device is 'cuda' and is 'cpu'" in said and key in said
+
+
+def test_a_csv_is_checked_with_the_stages_of_its_rows(usbench: Usbench, runs: Path, tmp_path: Path) -> None:
+    board = tmp_path / "board.csv"
+    assert usbench("leaderboard", runs, "--csv", board).code == 0
+    assert usbench("verify", board, "--in", runs).code == 0
+    folder, key = evaluation(runs)
+    change_a_digit(folder / "scores.csv")
+    out = refused(usbench, board, "--in", runs)
+    assert f"{folder.name}/scores.csv" in out and key in out
+    board.write_text(board.read_text().replace(key, "0" * 16))
+    assert "nothing in" in refused(usbench, board, "--in", runs)
+
+
+def test_a_half_written_record_is_named_and_left_out_of_the_leaderboard(usbench: Usbench, runs: Path) -> None:
+    folder, _ = evaluation(runs)
+    (folder / "record.json").write_text('{"row": {')
+    assert f"{folder.name}/record.json: half-written" in refused(usbench, runs)
+    said = usbench("leaderboard", runs)
+    assert said.code == 0 and f"Not in the table: {folder.name}" in " ".join(said.out.split())
+    (folder / "record.json").unlink()
+    assert "it has no record.json" in refused(usbench, runs)
+
+
+def test_what_cannot_be_made_again_here_is_said_to_be_skipped(
+    usbench: Usbench, store: Store, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put(store, "mine", 0, 0.1)
+    said = usbench("verify", store.root)
+    assert "skipped: 1 × an evaluation that keeps no masks" in said.out
+    monkeypatch.setenv("USBENCH_DATA", str(tmp_path / "empty"))
+    for path in runs.glob("*/run.json"):
+        path.write_text(path.read_text().replace(".h5", ".gone"))
+    said = usbench("verify", runs)
+    assert said.code == 0 and "skipped: 3 × an evaluation on 'discs', whose pack" in said.out
+
+
+def test_the_columns_and_the_empty_masks_are_explained(usbench: Usbench) -> None:
+    said = usbench("leaderboard", "--explain")
+    assert said.code == 0 and "delta_vs_best" in said.out and "surface_dice" in said.out
+    assert re.search(r"^\s*not empty\s+empty\s+0\s+0\s+nan\s+nan\s+0\s+0\s+0\s*$", said.out, re.M)
+    assert usbench("leaderboard").one_sentence()

@@ -1,0 +1,177 @@
+"""A row before it is written: one setting with its seeds, and every number that can be said of it or of a pair."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from usbench.errors import UsbenchError
+from usbench.evaluate.segmentation import METRICS
+from usbench.evaluate.statistics import Estimate, crossed_interval
+from usbench.report.results import Result
+from usbench.report.scores import NOTHING, Scores, counts_of, mean_of, over_videos, side_by_side
+
+
+class Memo(dict[str, list[float]]):
+    """Numbers by what they were made of, so that none is made twice."""
+
+    def __init__(self, known: dict[str, list[float]] | None = None) -> None:
+        super().__init__(known or {})
+        self.asked: set[str] = set()
+
+    def numbers(self, key: str, make: Callable[[], Sequence[float]]) -> list[float]:
+        """The numbers of this key, made where nobody did."""
+        self.asked.add(key)
+        if key not in self:
+            self[key] = list(make())
+        return self[key]
+
+    def estimate(self, key: str, make: Callable[[], Estimate]) -> Estimate:
+        """The same for an interval."""
+
+        def parts() -> list[float]:
+            made = make()
+            return [made.mean, made.low, made.high, made.p]
+
+        return Estimate(*self.numbers(key, parts))
+
+
+@dataclass(eq=False)
+class Cell:
+    """One row of the leaderboard: its seeds, and what follows from their scores."""
+
+    results: list[Result]
+    memo: Memo = field(default_factory=Memo)
+    base: Cell | None = None  # the supervised baseline of its arena
+
+    def __post_init__(self) -> None:
+        self.results.sort(key=lambda r: int(r.row["seed"]))
+        facts = self.facts
+        self.metrics: tuple[str, ...] = tuple(facts.get("metrics") or METRICS)
+        self.primary: str = facts.get("primary") or self.metrics[0]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """How it stands in tables."""
+        return self.results[0].row
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is recorded of its first seed."""
+        return self.results[0].facts
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Its seeds, in order."""
+        return tuple(int(r.row["seed"]) for r in self.results)
+
+    @property
+    def labels(self) -> str:
+        """Which labels its pretraining saw."""
+        return self.facts.get("pretrain_labels") or "none"
+
+    @property
+    def corrupted(self) -> bool:
+        """Whether its test images were corrupted: such rows are copies of one another as far as patients go."""
+        return ":" in self.row["shift"]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What its numbers are made of."""
+        parts = [self.row["test_data"], self.primary, *self.metrics]
+        parts += [f"{r.row['seed']}:{r.digest}" for r in self.results]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """The scores, read when somebody asks for a number that nobody made before."""
+        return side_by_side(self.results, (*self.metrics, self.primary))
+
+    def values(self, seeds: Sequence[int], metric: str = "") -> np.ndarray:
+        """(images, seeds) the metric, or the primary one, of these seeds in their order."""
+        columns = [self.seeds.index(seed) for seed in seeds]
+        return self.scores.values[metric or self.primary][:, columns]
+
+    def interval(self, metric: str = "") -> Estimate:
+        """The mean of a metric, or of the primary one, with its interval."""
+        name = metric or self.primary
+        return self.memo.estimate(f"mean {name} {self.key}", lambda: mean_of(self.scores, name))
+
+    def video_interval(self) -> Estimate:
+        """The primary metric over videos, where images belong to some."""
+        return self.memo.estimate(f"videos {self.key}", lambda: over_videos(self.scores, self.primary))
+
+    def counts(self) -> dict[str, float]:
+        """Images and groups that count, and the plain shares and means."""
+        names = ("images", "groups", "no_distance", "normal_fp_rate", "normal_fp_area", "ece", "lesions")
+        numbers = self.memo.numbers(f"counts {self.key}", lambda: counts_of(self.scores))
+        return dict(zip(names, numbers, strict=True))
+
+
+def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
+    """Results of one setting together, each seed once, in the order of a table; each knows its baseline."""
+    by_setting: dict[str, dict[int, Result]] = {}
+    for result in found:
+        seeds = by_setting.setdefault(result.row["setting"], {})
+        other = seeds.setdefault(int(result.row["seed"]), result)
+        if other.finetuned != result.finetuned:
+            raise UsbenchError(
+                f"{other.folder} and {result.folder} are one row and seed of two trainings: keep one of them."
+            )
+    memo = Memo() if memo is None else memo
+    made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=_place)
+    bases: dict[str, Cell] = {}
+    for cell in made:
+        if cell.row["baseline"] == "plain":
+            bases.setdefault(cell.row["arena"], cell)
+    for cell in made:
+        base = bases.get(cell.row["arena"])
+        cell.base = None if base is cell else base
+    return made
+
+
+def _place(cell: Cell) -> tuple[Any, ...]:
+    row = cell.row
+    rank = {"": 0, "plain": 1, "long": 2}.get(row["baseline"], 3)
+    asked = [str(row.get(name, "")) for name in ("train_data", "shift", "test_data")]
+    method = [str(row.get(name, "")) for name in ("backbone", "init")]
+    return (*asked, row["label_fraction"], *method, rank, row["loss"], str(row.get("aug", "")), row["setting"])
+
+
+def difference(cell: Cell, base: Cell | None) -> Estimate:
+    """The paired difference of the primary metric, with its interval; NaN where there is nothing to compare with."""
+    return pooled([cell], [base])
+
+
+def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) -> Estimate:
+    """The primary metric, or its paired difference to the bases, over the images of several test sets.
+
+    Only seeds that all of them have count; NaN where there is none, or a base is missing.
+    """
+    known = [base for base in bases or () if base is not None]
+    shared = sorted(set.intersection(*(set(cell.seeds) for cell in (*cells, *known))))
+    if not shared or (bases is not None and len(known) < len(cells)):
+        return NOTHING
+    key = " ".join(["pooled", *(c.key for c in cells), "less", *(c.key for c in known)])
+
+    def make() -> Estimate:
+        values = np.concatenate([cell.values(shared) for cell in cells])
+        if known:
+            values = values - np.concatenate([_matching(b, c, shared) for b, c in zip(known, cells, strict=True)])
+        return crossed_interval(values, np.concatenate([cell.scores.groups for cell in cells]))
+
+    return cells[0].memo.estimate(key, make)
+
+
+def _matching(base: Cell, cell: Cell, seeds: Sequence[int]) -> np.ndarray:
+    if not np.array_equal(base.scores.names, cell.scores.names):
+        raise UsbenchError(
+            f"{base.results[0].folder.name} and {cell.results[0].folder.name} list other images though they stand in "
+            "one arena: delete both folders, run again."
+        )
+    return base.values(seeds)

@@ -1,0 +1,86 @@
+"""What each column of the leaderboard means. A row has no other columns, whatever its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from usbench.evaluate.segmentation import METRICS
+
+DISTANCES = ("hd95", "assd")  # in native pixels; in mm too where a pixel's size is known
+NOT_MEASURED = ("device_seconds", "peak_mib")  # differ between equal runs
+
+WHO = {
+    "suite": "suite that asked for the row; empty for a single run",
+    "loss": "pretraining loss with the options given for it",
+    "aug": "augmentation of the pretraining",
+    "backbone": "segmentation network",
+    "init": "starting weights before pretraining",
+    "pretrain_data": "sets that were pretrained on: of those that are trained on too, their training images",
+    "pretrain_labels": "labels that the pretraining saw: none, fraction, all",
+    "train_data": "sets that were fine-tuned on",
+    "test_data": "set that was tested on",
+    "shift": "in, out, out-transductive, or corruption:severity",
+    "label_fraction": "per cent of the annotated training images",
+    "protocol": "how the network was fine-tuned and scored",
+    "fold": "test fold or split file of the trained sets, and the device that was left out",
+    "size": "pixels a side that the network sees",
+    "primary": "the metric that ranks; differences, p and ranks are of it; higher is better",
+}
+OTHER = {
+    "no_distance": "share of the images that hd95 and assd leave out: a border is missing",
+    "normal_fp_rate": "share of normal images with any predicted lesion",
+    "normal_fp_area": "predicted area on a normal image, mean over all of them, in mask pixels",
+    "ece": "expected calibration error over 15 bins, mean over seeds; empty where no probabilities are kept",
+    "score_inner": "primary metric on inner validation at the chosen step, mean over seeds",
+    "dice_inner": "the same where Dice is the primary metric",
+    "delta_vs_supervised": "difference of the mean score to the supervised baseline of the same initialisation",
+    "delta_vs_supervised_low": "lower end of its 95 % interval",
+    "delta_vs_supervised_high": "upper end of its 95 % interval",
+    "delta_vs_best": "difference of the mean score to the best of the rows that it is ranked with",
+    "delta_vs_best_low": "lower end of its 95 % interval; as the best is chosen on the same images, it looks better",
+    "delta_vs_best_high": "upper end of its 95 % interval",
+    "p_holm": "Holm-adjusted p of delta_vs_supervised over the table, corruptions apart; empty with one seed",
+    "rank": "rank of the mean score among rows of one arena, shift and pretraining budget whose pretraining saw the "
+    "same labels; baselines are exempt from the budget; 1 is best",
+    "mean_rank": "mean rank over the conditions (data, fraction, shift) that comparable methods share; no corruption",
+    "seeds": "number of seeds",
+    "images": "images that count: those with a lesion where lesions are told apart, else all",
+    "groups": "groups (patients) of these images",
+    "steps": "optimiser steps, pretraining and fine-tuning",
+    "images_seen": "source images, pretraining and fine-tuning",
+    "pixels_seen": "pixels of all views",
+    "device_seconds": "seconds of training, mean over seeds",
+    "peak_mib": "most memory used",
+    "precision": "bf16 or float32",
+    "device": "cpu or cuda",
+    "reconstruction": "true where the method's formula is a reconstruction",
+    "selection": "how the step was chosen: inner, last, best-on-test",
+    "chosen": "settings chosen on inner validation, and among how many trials; empty where nothing was",
+    "leaks": "training images that are near-duplicates of tested ones, let pass by --allow-leaks; else 0",
+    "key": "identity of the row, whatever its seeds",
+}
+
+
+def _interval(name: str, what: str) -> dict[str, str]:
+    return {
+        f"{name}_mean": what,
+        f"{name}_low": "lower end of its 95 % interval",
+        f"{name}_high": "upper end of its 95 % interval",
+    }
+
+
+def columns(metrics: Iterable[str]) -> dict[str, str]:
+    """Every column of a table whose rows have these metrics, and what it means."""
+    every = list(dict.fromkeys(metrics))
+    found = {**WHO, **_interval("score", "primary metric: mean over the images that count and over seeds")}
+    found |= _interval("video_score", "primary metric: mean over videos, each the mean of its frames, and over seeds")
+    for metric in every:
+        unit = ", in native pixels" if metric in DISTANCES else ""
+        found |= _interval(metric, f"{metric}: mean over the images that count and over seeds{unit}")
+    for metric in DISTANCES:
+        if metric in every:
+            found |= _interval(f"{metric}_mm", f"{metric} in mm: mean over the images whose pixel size is known")
+    return {**found, **OTHER}
+
+
+COLUMNS = columns(METRICS)  # of segmentation

@@ -1,0 +1,168 @@
+"""Who ranks with whom: within one table's row, and over all conditions that comparable methods have."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from usbench.evaluate.statistics import critical_difference, friedman, mean_ranks
+from usbench.report.cells import Cell
+
+Shared = tuple[str, ...]
+LEAST_METHODS, LEAST_CONDITIONS = 3, 2  # of a figure of mean ranks
+SAME = ("backbone", "init", "protocol", "size", "device", "precision", "threads")  # what comparable methods share
+
+
+@dataclass
+class Block:
+    """The cells that rank with one another."""
+
+    cells: list[Cell]
+
+    @functools.cached_property
+    def means(self) -> np.ndarray:
+        """Their primary metric."""
+        return np.array([cell.interval().mean for cell in self.cells])
+
+    def rank(self, cell: Cell) -> float:
+        """1 is best; equal means share the better rank; NaN without a mean."""
+        mine = cell.interval().mean
+        return math.nan if math.isnan(mine) else 1.0 + int((self.means > mine).sum())
+
+    def best_beside(self, cell: Cell) -> Cell | None:
+        """The best of them; none for the best itself."""
+        if np.isnan(self.means).all():
+            return None
+        best = self.cells[int(np.nanargmax(self.means))]
+        return None if best is cell else best
+
+
+def rank_blocks(every: Sequence[Cell]) -> dict[int, Block]:
+    """The block of each cell, by the cell's id: one arena, one shift, one metric, the same labels seen in pretraining
+    and the same pretraining budget. Rows with leaks that were let pass rank apart.
+
+    Baselines are exempt from the budget: they stand in every block. Where there are several budgets, a baseline's own
+    rank is the one among the baselines.
+    """
+    together: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in every:
+        leaks = "leaks" if cell.row.get("leaks") else ""
+        block = (cell.row["arena"], cell.row["shift"], cell.labels, cell.primary, leaks)
+        together.setdefault(block, []).append(cell)
+    found: dict[int, Block] = {}
+    for cells in together.values():
+        baselines = [c for c in cells if c.row["baseline"]]
+        by_budget: dict[tuple[int, ...], list[Cell]] = {}
+        for cell in cells:
+            if not cell.row["baseline"]:
+                by_budget.setdefault(cell.results[0].budget, []).append(cell)
+        for rows in by_budget.values():
+            found |= dict.fromkeys(map(id, rows), Block([*rows, *baselines]))
+        of_baselines = Block(cells if len(by_budget) <= 1 else baselines)
+        found |= dict.fromkeys(map(id, baselines), of_baselines)
+    return found
+
+
+@dataclass
+class Family:
+    """Comparable methods under the conditions that they were tested in."""
+
+    title: str
+    scores: pd.DataFrame  # method × condition
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The conditions that every method has."""
+        return self.scores.dropna(axis="columns")
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is something to draw."""
+        methods, conditions = self.complete.shape
+        return methods >= LEAST_METHODS and conditions >= LEAST_CONDITIONS
+
+    @property
+    def ranks(self) -> pd.Series:
+        """Mean ranks, best first."""
+        return mean_ranks(self.scores).sort_values(kind="stable")
+
+    @property
+    def critical(self) -> float:
+        """Mean ranks nearer than this are not told apart."""
+        return critical_difference(*self.complete.shape)
+
+    @property
+    def p(self) -> float:
+        """That all rank alike."""
+        return friedman(self.scores)
+
+
+def families(every: Sequence[Cell]) -> list[Family]:
+    """Methods with one network, start, recipe, pretraining budget and kind of labels; baselines join each of them.
+
+    A condition is a training set with its fold, a label fraction, and a test set with its shift. Corrupted copies of a
+    test set are no conditions: forty of them would outvote everything else. A method that stands twice under one
+    condition is left out, since nobody could say which of the two is meant.
+    """
+    # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is.
+    recipes = {c.row["arena"]: c.results[0].recipe for c in every if c.row["baseline"] != "long"}
+    rows: dict[tuple[Shared, str, tuple[int, ...]], list[Cell]] = {}
+    baselines: dict[Shared, list[Cell]] = {}
+    for cell in every:
+        if cell.corrupted:
+            continue
+        shared = (cell.primary, recipes.get(cell.row["arena"], ""), *(str(cell.row.get(name)) for name in SAME))
+        if cell.row["baseline"]:
+            baselines.setdefault(shared, []).append(cell)
+        else:
+            rows.setdefault((shared, cell.labels, cell.results[0].budget), []).append(cell)
+    found = []
+    for (shared, labels, _), members in rows.items():
+        found.append(_family([*members, *(baselines.get(shared, []) if labels == "none" else [])]))
+    return found
+
+
+def _family(members: Sequence[Cell]) -> Family:
+    by_method: dict[str, dict[str, list[Cell]]] = {}
+    for cell in members:
+        by_method.setdefault(method_of(cell), {}).setdefault(condition_of(cell), []).append(cell)
+    clear = {m: held for m, held in by_method.items() if all(len(cells) == 1 for cells in held.values())}
+    scores = pd.DataFrame({m: {c: cells[0].interval().mean for c, cells in held.items()} for m, held in clear.items()})
+    row = members[0].row
+    title = f"{row.get('backbone', '')}, {row.get('init', '')} weights, {members[0].primary}"
+    return Family(title, scores.T, {m: [cells[0] for cells in held.values()] for m, held in clear.items()})
+
+
+def method_of(cell: Cell) -> str:
+    """A method's name: loss and augmentation, and other data where it was pretrained on some."""
+    row = cell.row
+    words = [row["loss"], *([row["aug"]] if row.get("aug", "none") != "none" else [])]
+    if row.get("pretrain_data", "none") not in ("none", row.get("train_data")):
+        words.append(f"on {row['pretrain_data']}")
+    return " · ".join(words)
+
+
+def condition_of(cell: Cell) -> str:
+    """A condition's name."""
+    row = cell.row
+    trained = f"{row.get('train_data', '')} (fold {row.get('fold', '')})"
+    return f"{trained} {row['label_fraction']:g} % → {row['test_data']} ({row['shift']})"
+
+
+def mean_rank_of(every: Sequence[Cell]) -> dict[int, float]:
+    """The mean rank of each cell's method, by the cell's id; of the first family that holds it."""
+    found: dict[int, float] = {}
+    for family in families(every):
+        if not family.enough:
+            continue
+        ranks = family.ranks
+        for method, cells in family.cells.items():
+            for cell in cells:
+                found.setdefault(id(cell), float(ranks[method]))
+    return found

@@ -1,0 +1,111 @@
+"""Per-image scores made again from the predicted masks and the pack."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from usbench.data.home import stored_packs
+from usbench.data.pack import Pack
+from usbench.errors import UsbenchError
+from usbench.evaluate.segmentation import unpack_masks
+from usbench.hooks import registry
+from usbench.report.results import SCORES, Result
+from usbench.report.summary import MASKS, packs_of
+from usbench.runs.store import Store
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether scores are what their masks give: what is wrong, or why nobody can say."""
+
+    wrong: str = ""
+    skipped: str = ""
+
+
+class Remaker:
+    """Scores evaluations again. Packs are found by their digest: those of the store's runs, then the data home's."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._packs: dict[str, Pack | None] = {}
+        self._places: dict[str, Path] | None = None
+        self._feed: tuple[Any, Any] = (None, None)  # the last one made, and what of
+
+    def compare(self, result: Result, record: Mapping[str, Any]) -> Answer:
+        """Score the masks of an evaluation and compare with what stands there."""
+        if not (result.folder / MASKS).is_file():
+            return Answer(skipped="an evaluation that keeps no masks")
+        name, digest = result.row["test_data"], str(result.facts.get("pack", ""))
+        pack = self._pack(digest)
+        if pack is None:
+            return Answer(skipped=f"an evaluation on '{name}', whose pack {digest} is not here")
+        identity = dict(record["identity"]).get("protocol") or {}
+        entries = {entry.name: entry for entry in registry().entries("protocol")}
+        entry = entries.get(identity.get("name", ""))
+        if entry is None:
+            return Answer(skipped=f"an evaluation by protocol '{identity.get('name')}', which is not installed")
+        remade = self._scored(entry.build(**entry.parse(identity.get("options", {}))), result, pack)
+        wrong = remade if isinstance(remade, str) else _apart(result.folder / SCORES, remade)
+        if wrong and entry.source != identity.get("source"):
+            return Answer(skipped=f"an evaluation by protocol '{entry.name}', which was changed since")
+        return Answer(wrong=wrong)
+
+    def _scored(self, protocol: Any, result: Result, pack: Pack) -> pd.DataFrame | str:
+        import torch
+
+        from usbench.data.feed import Feed
+        from usbench.evaluate.testing import score_images
+        from usbench.train import checkpoint
+
+        tensors, facts = checkpoint.read(result.folder / MASKS)
+        try:
+            masks = unpack_masks(tensors["masks"].numpy(), (int(facts["height"]), int(facts["width"])))
+        except (KeyError, TypeError, ValueError) as error:
+            return f"{MASKS}: it holds no masks ({error})"
+        names = result.scores()["name"]
+        place = pd.Series(np.arange(pack.count), index=pack.table.name)
+        if strangers := [name for name in names if name not in place.index]:
+            return f"{SCORES}: the pack has no image '{strangers[0]}'"
+        if len(names) != len(masks):
+            return f"{MASKS}: it holds {len(masks)} masks for {len(names)} images"
+        if masks.shape[1:] != (pack.size, pack.size):
+            return f"{MASKS}: its masks are {masks.shape[1]} × {masks.shape[2]}, the pack's images {pack.size}"
+        rows = place[names].to_numpy()
+        wanted = (pack.digest, rows.tobytes())
+        if self._feed[0] != wanted:  # evaluations of one test set mostly follow one another
+            self._feed = (wanted, Feed([(pack, rows)], pack.size, torch.device("cpu"), masks=True))
+        return score_images(protocol, masks, self._feed[1])
+
+    def _pack(self, digest: str) -> Pack | None:
+        if self._places is None:
+            self._places = {}
+            for path in (*packs_of(self.store), *stored_packs()):
+                try:
+                    self._places.setdefault(Pack(path).digest, path)
+                except UsbenchError:
+                    continue
+        if digest not in self._packs:
+            self._packs[digest] = Pack(self._places[digest]) if digest in self._places else None
+            if (found := self._packs[digest]) is not None:
+                found.check()
+        return self._packs[digest]
+
+
+def _apart(path: Path, remade: pd.DataFrame) -> str:
+    """The first number that is another one; empty where all are the same. Columns of either alone do not count."""
+    text = remade.to_csv(index=False, float_format="%.6g")
+    if path.read_bytes() == text.encode():
+        return ""
+    kept, made = (pd.read_csv(f, dtype=str, keep_default_na=False) for f in (path, io.StringIO(text)))
+    for column in [c for c in kept.columns if c in made]:
+        for name, mine, again in zip(kept["name"], kept[column], made[column], strict=True):
+            if mine != again:
+                return f"{path.name}: {column} of image '{name}' is {mine}, and its mask gives {again}"
+    return ""

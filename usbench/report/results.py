@@ -1,0 +1,104 @@
+"""Finished evaluations as the store holds them: records with their per-image scores. What is half there is named."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from usbench.errors import UsbenchError
+from usbench.runs.store import Store
+
+SCORES = "scores.csv"
+NEEDED_OF_ROW = ("setting", "arena", "seed", "loss", "baseline", "shift", "test_data", "label_fraction")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished evaluation: a row of one seed."""
+
+    folder: Path
+    row: dict[str, Any]
+    facts: dict[str, Any]
+    finetuned: str  # the key of the fine-tune that was tested: shared by its test sets
+    versions: dict[str, str] = field(default_factory=dict)
+    budget: tuple[int, ...] = ()  # what the pretraining was given: steps and images a batch
+    recipe: str = ""  # a digest of how it was fine-tuned
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the per-image scores."""
+        try:
+            return hashlib.sha256((self.folder / SCORES).read_bytes()).hexdigest()
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def scores(self) -> pd.DataFrame:
+        """The per-image table."""
+        try:
+            path = self.folder / SCORES
+            return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=[""])  # a name may be "NA"
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> UsbenchError:
+        return UsbenchError(f"{self.folder / SCORES} cannot be read ({error}): delete the folder, run again.")
+
+
+def result_of(store: Store, folder: Path, record: dict[str, Any]) -> Result:
+    """The evaluation that a record tells of; refuses one that lacks what a table needs."""
+    try:
+        row, facts, finetuned = dict(record["row"]), dict(record["facts"]), str(record["identity"]["finetuned"])
+        lacking = [name for name in NEEDED_OF_ROW if name not in row]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsbenchError(f"{folder / 'record.json'} lacks {error}: delete its folder and run again.") from None
+    if lacking:
+        raise UsbenchError(f"{folder / 'record.json'} lacks '{lacking[0]}': delete its folder and run again.")
+    versions = {str(k): str(v) for k, v in record.get("versions", {}).items()}
+    return Result(folder, row, facts, finetuned, versions, *_trainings(store, finetuned, facts))
+
+
+def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tuple[int, ...], str]:
+    """The pretraining's budget and the fine-tune's recipe.
+
+    The budget is what was given. What was used may be a little less, as a batch holds whole clips.
+    """
+    try:
+        tuned = store.record(f"finetune-{finetuned}")["identity"]
+        recipe = json.dumps(tuned["schedule"], sort_keys=True)
+        if not tuned["pretrained"]:
+            return (), recipe
+        schedule = store.record(f"pretrain-{tuned['pretrained']}")["identity"]["schedule"]
+        return (int(schedule["steps"]), int(schedule["batch"])), recipe
+    except (UsbenchError, KeyError, TypeError, ValueError):  # the evaluation came here without its trainings
+        return (int(facts.get("steps") or 0), int(facts.get("images_seen") or 0)), ""
+
+
+def results(store: Store, stage_ids: Iterable[str]) -> list[Result]:
+    """The evaluations of these names."""
+    return [result_of(store, store.folder(stage_id), store.record(stage_id)) for stage_id in stage_ids]
+
+
+def evaluations(store: Store) -> Iterator[Path]:
+    """The folder of every evaluation of a store, finished or broken, by name; none that is being worked on."""
+    for folder in sorted(store.stages.glob("evaluate-*")):
+        if folder.suffix != ".part" and folder.is_dir():
+            yield folder
+
+
+def whole(store: Store, folder: Path) -> Result | str:
+    """The evaluation in a folder, or what it lacks."""
+    if not (folder / "record.json").is_file():
+        return f"{folder.name}, which is half-written (it has no record.json)"
+    if not (folder / SCORES).is_file():
+        return f"{folder.name}, which is half-written (it has no {SCORES})"
+    try:
+        return result_of(store, folder, store.record(folder.name))
+    except UsbenchError as error:
+        return f"{folder.name}, which is half-written ({str(error).partition(':')[0]})"

@@ -1,0 +1,188 @@
+"""Makes everything again that can be made again: keys, digests of files, scores from masks, tables from scores.
+
+Nothing derived is trusted on the way: the index is not read. What cannot be made again here is said to be skipped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usbench.errors import UsbenchError
+from usbench.report.cells import Cell, cells
+from usbench.report.files import csv_text
+from usbench.report.leaderboard import table_of
+from usbench.report.remake import Remaker
+from usbench.report.results import Result, whole
+from usbench.report.summary import read_summary
+from usbench.runs.store import Store, digests_of, seal_of
+from usbench.spec import key_of
+
+OLD = "a record from before files were sealed"
+
+
+@dataclass
+class Report:
+    """What was found: what is wrong with the rows it feeds, what could not be looked at and why, and what is well."""
+
+    wrong: list[tuple[str, list[str]]] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)  # reason → how many
+    stages: int = 0
+    rows: int = 0
+
+    def skip(self, reason: str) -> None:
+        """Count what cannot be made again."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+
+class Verifier:
+    """Goes through a store's stages and tables."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.report = store, Report()
+        self.folders = sorted(f for f in store.stages.iterdir() if f.is_dir() and f.suffix != ".part")
+        self.records: dict[str, dict[str, Any]] = {}
+        self.unreadable: dict[str, str] = {}
+        for folder in self.folders:
+            try:
+                self.records[folder.name] = dict(store.record(folder.name))
+            except (UsbenchError, TypeError, ValueError) as error:
+                there = (folder / "record.json").is_file()
+                self.unreadable[folder.name] = str(error).partition(":")[0] if there else "it has no record.json"
+        self.remaker = Remaker(store)
+
+    def fed_by(self, stage_id: str) -> list[str]:
+        """The leaderboard rows that a stage feeds, by name and key."""
+        reached = {stage_id}
+        for kind, link in (("finetune", "pretrained"), ("evaluate", "finetuned")):
+            source = "pretrain" if kind == "finetune" else "finetune"
+            for name, record in self.records.items():
+                if name.startswith(kind) and f"{source}-{_of(record, 'identity').get(link)}" in reached:
+                    reached.add(name)
+        rows = [_of(self.records[name], "row") for name in sorted(reached) if name.startswith("evaluate-")
+                if name in self.records]  # fmt: skip
+        return list(dict.fromkeys(map(row_name, rows)))
+
+    def stages(self, names: Iterable[str] | None = None) -> Iterator[str]:
+        """Check each stage, or those named; gives the name of each before it is looked at."""
+        chosen = [f.name for f in self.folders] if names is None else sorted(set(names))
+        for name in chosen:
+            yield name
+            self.report.stages += 1
+            for problem in self._stage(name):
+                self.report.wrong.append((f"{self.store.folder(name) / problem}", self.fed_by(name)))
+
+    def _stage(self, name: str) -> list[str]:
+        """What is wrong with a stage, each beginning with the file."""
+        if name in self.unreadable:
+            return [f"record.json: half-written ({self.unreadable[name]}); delete the folder and run again"]
+        if name not in self.records:
+            return ["record.json: the stage is missing; run again"]
+        record, folder = self.records[name], self.store.folder(name)
+        wrong = []
+        if f"{record.get('kind')}-{key_of(_of(record, 'identity'))}" != name:
+            wrong.append("record.json: its key is not that of what it says it is")
+        if "seal" in record and record["seal"] != seal_of(record):
+            wrong.append("record.json: it was changed after it was written")
+        wrong += self._files(folder, record)
+        if name.startswith("evaluate-"):
+            missing = whole(self.store, folder)
+            if isinstance(missing, str):
+                wrong.append(f"record.json: {missing.partition(', ')[2]}")
+            else:
+                wrong += self._scores(missing, record)
+        return wrong
+
+    def _files(self, folder: Path, record: Mapping[str, Any]) -> list[str]:
+        if "files" not in record:
+            self.report.skip(OLD)
+            return []
+        expected, found = _of(record, "files"), digests_of(folder)
+        wrong = [f"{name}: it is missing" for name in expected if name not in found]
+        wrong += [
+            f"{name}: it is not what was recorded"
+            for name in expected
+            if found.get(name, "") not in ("", expected[name])
+        ]
+        return wrong + [f"{name}: nobody recorded it" for name in found if name not in expected]
+
+    def _scores(self, result: Result, record: Mapping[str, Any]) -> list[str]:
+        try:
+            answer = self.remaker.compare(result, record)
+        except UsbenchError as error:
+            return [f"masks.safetensors: {error}"]
+        if answer.skipped:
+            self.report.skip(answer.skipped)
+        return [answer.wrong] if answer.wrong else []
+
+    def tables(self) -> None:
+        """Check the table of every run against its scores."""
+        for path in sorted(self.store.root.glob("*/run.json")):
+            table = path.parent / "leaderboard.csv"
+            try:
+                self.table(table, read_summary(path.parent, self.store).cells)
+            except (UsbenchError, KeyError, TypeError) as error:
+                self.report.wrong.append((f"{table}: cannot be made again ({error})", []))
+
+    def table(self, path: Path, every: Sequence[Cell]) -> None:
+        """Check a leaderboard against the rows that it should have."""
+        try:
+            written = _rows(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, KeyError) as error:
+            self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
+            return
+        made = _rows(csv_text(table_of(every)))
+        self.report.rows += len(written)
+        for key, row in written.items():
+            if key not in made:
+                self.report.wrong.append((f"{path}: nothing in {self.store.root} makes row {key}", [key]))
+                continue
+            apart = [
+                (name, row[name], made[key][name]) for name in row if name in made[key] and row[name] != made[key][name]
+            ]
+            if apart:
+                name, mine, remade = apart[0]
+                more = f", and {len(apart) - 1} more columns" if len(apart) > 1 else ""
+                what = f"{name} is '{mine}' and is '{remade}' when made again{more}"
+                self.report.wrong.append((f"{path}: {what}", [f"{row.get('loss', '')}, key {key}"]))
+        self.report.wrong += [(f"{path}: row {key} is missing", [key]) for key in made if key not in written]
+
+    def csv(self, path: Path) -> Iterator[str]:
+        """Check a leaderboard that was written somewhere, and the stages of its rows."""
+        try:
+            keys = set(_rows(path.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, KeyError) as error:
+            raise UsbenchError(f"{path} cannot be read as a leaderboard ({error}): give its CSV.") from None
+        chosen = [name for name, record in self.records.items() if _of(record, "row").get("setting") in keys]
+        names = [name for name in chosen if name.startswith("evaluate-")]
+        tuned = [f"finetune-{_of(self.records[name], 'identity').get('finetuned')}" for name in names]
+        sources = [_of(self.records.get(name, {}), "identity").get("pretrained") for name in tuned]
+        yield from self.stages([*names, *tuned, *(f"pretrain-{key}" for key in sources if key)])
+        found = [whole(self.store, self.store.folder(name)) for name in names]
+        try:
+            self.table(path, cells([result for result in found if isinstance(result, Result)]))
+        except UsbenchError as error:
+            self.report.wrong.append((f"{path}: cannot be made again ({error})", []))
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """A row as a reader finds it again."""
+    fraction = row.get("label_fraction")
+    labels = f"{fraction:g} %" if isinstance(fraction, float | int) else "?"
+    return f"{row.get('loss')} on {row.get('test_data')} ({row.get('shift')}, {labels}), key {row.get('setting')}"
+
+
+def _of(record: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A part of a record that should be a table."""
+    found = record.get(part)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _rows(text: str) -> dict[str, dict[str, str]]:
+    """The rows of a leaderboard's CSV by key."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return {row["key"]: {k: v or "" for k, v in row.items() if k} for row in rows}
