@@ -19,7 +19,8 @@ from usbench.errors import RunFailed, UsbenchError
 from usbench.evaluate import shifts
 from usbench.evaluate.shifts import CORRUPTIONS, SEVERITIES, corrupt, named
 from usbench.hooks import Registry
-from usbench.report.leaderboard import cells, results
+from usbench.report.cells import cells
+from usbench.report.index import Index
 from usbench.report.robustness import lines_of, shared_severities
 from usbench.runs.plan import make_plan
 from usbench.runs.store import Store
@@ -205,7 +206,7 @@ def test_a_run_with_shifts_ends_with_rows_a_table_and_a_figure(
     harsh, clean = (table[table["shift"] == s].set_index("loss").dice_mean for s in ("gain-up:5", "in"))
     assert (harsh != clean).all() and clean["none-long"] > 0.3
 
-    every = cells(results(Store(tmp_path / "runs")))
+    every = cells(Index([Store(tmp_path / "runs")]).results)
     lines = lines_of(every)
     assert [line.name for line in lines] == ["simclr · spatial", "none", "none-long"]
     assert shared_severities(lines) == {"gain-up": [1, 5], "dynamic-range": [1, 5]}
