@@ -29,7 +29,8 @@ from usbench.evaluate.probe import cell_features, cell_lesions, clean_statistics
 from usbench.evaluate.statistics import crossed_interval
 from usbench.hooks import Entry, registry
 from usbench.runs.engines import run_plan
-from usbench.runs.plan import Plan, Stage, make_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.spec import Choice, resolve
 from usbench.train import checkpoint

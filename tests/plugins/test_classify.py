@@ -24,7 +24,8 @@ from usbench.errors import Interrupted, UsbenchError
 from usbench.hooks import Registry
 from usbench.items import Item
 from usbench.runs.engines import run_plan
-from usbench.runs.plan import Plan, Stage, make_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.spec import resolve
 from usbench.train import checkpoint, loop

@@ -9,7 +9,8 @@ import pytest
 
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
-from usbench.runs.plan import Plan, make_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan
 from usbench.spec import resolve
 
 

@@ -18,7 +18,8 @@ from usbench.hooks import Registry
 from usbench.report.columns import NOT_MEASURED
 from usbench.report.summary import summarise
 from usbench.runs.engines import run_plan
-from usbench.runs.plan import Plan, Stage, make_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.spec import resolve
 from usbench.train import loop

@@ -20,7 +20,8 @@ from usbench.data.splits import Division, as_lists, fold_split, split
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
 from usbench.items import Item
-from usbench.runs.plan import Plan, make_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan
 from usbench.spec import resolve
 
 Scans = Callable[..., Iterator[Item]]

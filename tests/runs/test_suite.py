@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from usbench.hooks import Registry
-from usbench.runs.plan import Stage
+from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 from usbench.runs.suite import plan_suite, seconds_left, unique
 from usbench.suites import read_suite

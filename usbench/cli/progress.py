@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from usbench.runs.plan import Stage
+from usbench.runs.stage import Stage
 
 PLAIN_SECONDS = 10.0  # between two lines about the same stage
 

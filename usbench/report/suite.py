@@ -9,7 +9,7 @@ from usbench.report.cells import Cell, cells
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import leaderboard
 from usbench.report.results import results
-from usbench.runs.plan import Stage
+from usbench.runs.stage import Stage
 from usbench.runs.store import Store, write_json
 from usbench.runs.suite import SuitePlan
 

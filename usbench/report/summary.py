@@ -16,7 +16,7 @@ from usbench.report.files import write_csv
 from usbench.report.leaderboard import table_of
 from usbench.report.ranks import families
 from usbench.report.results import results
-from usbench.runs.plan import Plan
+from usbench.runs.stage import Plan
 from usbench.runs.store import Store, write_json
 
 MASKS = "masks.safetensors"

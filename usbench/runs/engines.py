@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import usbench
 from usbench.errors import Interrupted, RunFailed, UsbenchError, of_system
 from usbench.hooks import Registry, registry
-from usbench.runs.plan import Plan, Stage
+from usbench.runs.stage import Plan, Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from usbench.data.cohort import digest_of
 from usbench.data.home import Progress, options_of
-from usbench.data.pack import Pack
-from usbench.errors import UsbenchError, listed
+from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
+from usbench.runs.needs import check_needs
 from usbench.runs.sources import Sources, Tested
+from usbench.runs.stage import Plan, Stage
 from usbench.spec import (
     Choice,
     RunSpec,
@@ -32,48 +33,6 @@ REVISION = {"pretrain": 2, "finetune": 2, "evaluate": 2}  # raise one when the h
 
 
 Part = tuple[Entry, dict[str, Any], str]  # a plugin, its resolved options, and how the user wrote it
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One unit of work."""
-
-    kind: str
-    title: str
-    identity: dict[str, Any]  # hashed
-    row: dict[str, Any]  # how it stands in tables
-    places: dict[str, Any] = field(default_factory=dict)  # where things are: not hashed
-    needs: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """What the stage is."""
-        return key_of(self.identity)
-
-    @property
-    def steps(self) -> int:
-        """How many training steps it takes; none for a test."""
-        return int(self.identity.get("schedule", {}).get("steps", 0))
-
-    @property
-    def id(self) -> str:
-        """The name of its folder."""
-        return f"{self.kind}-{self.key}"
-
-
-@dataclass
-class Plan:
-    """A run's stages in an order in which they can be done, and what stands in its table."""
-
-    spec: RunSpec
-    stages: list[Stage]
-    missing: list[str]  # baselines that cannot be run here, named
-    workers: int = 1  # stages that fit on this machine at once
-
-    @property
-    def key(self) -> str:
-        """The run's own name: what it will report on."""
-        return key_of({"stages": sorted(stage.key for stage in self.stages if stage.kind == "evaluate")})
 
 
 @dataclass(frozen=True)
@@ -103,7 +62,14 @@ class Planner:
         self.init = self._init(spec.init)
         self.schedule = self._schedule(spec)
         self.sources = Sources(registry, spec, progress)
-        self._check_capabilities()
+        check_needs(
+            registry,
+            self.sources,
+            self.loss[0],
+            [entry for entry, _, _ in self.steps],
+            self.protocol[0],
+            self.backbone[0],
+        )
         self.sources.check_tests()
         self.leaks = self.sources.leaks()
 
@@ -111,40 +77,6 @@ class Planner:
         choice = Choice.parse(text)
         entry = self.registry.get(kind, choice.name)
         return entry, options_of(entry, choice), str(choice)
-
-    def _check_capabilities(self) -> None:
-        """Refuse a loss, an augmentation or a protocol that asks for what the packs do not have."""
-        self._check_backbone()
-        trained = self.sources.cohort.packs
-        self._refuse_lacking(self.protocol[0], set.intersection(*(p.capabilities() for p in trained)), trained)
-        pretrained = [pack for pack, _ in self.sources.pretrain]
-        for entry, _, _ in (self.loss, *self.steps):
-            self._refuse_lacking(entry, self.sources.pretraining_offers(), pretrained)
-
-    def _refuse_lacking(self, entry: Entry, offered: set[str], packs: list[Pack]) -> None:
-        has = offered | set(self.backbone[0].gives)
-        if lacking := [need for need in entry.needs if need not in has]:
-            fits = [
-                other.name
-                for other in self.registry.entries(entry.kind)
-                if other.factory is not None and set(other.needs) <= has
-            ]
-            raise UsbenchError(
-                f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{'+'.join(p.name for p in packs)}' "
-                f"does not have; what fits: {listed(fits)}."
-            )
-
-    def _check_backbone(self) -> None:
-        """A need that some backbone meets is the backbone's to meet; every other one is the data's."""
-        backbones = list(self.registry.entries("backbone"))
-        (loss, _, _), (backbone, _, _) = self.loss, self.backbone
-        wanted = [need for need in loss.needs if any(need in other.gives for other in backbones)]
-        if lacking := [need for need in wanted if need not in backbone.gives]:
-            fits = [other.name for other in backbones if set(wanted) <= set(other.gives)]
-            raise UsbenchError(
-                f"loss '{loss.name}' needs {', '.join(lacking)}, which backbone '{backbone.name}' does not give; "
-                f"what fits: {listed(fits)}."
-            )
 
     @staticmethod
     def _identity(part: Part) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from usbench.data.cohort import Cohort, Rows, digest_of, division_of, rows_teste
 from usbench.data.pack import Pack
 from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
-from usbench.runs.plan import Stage
+from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 
 

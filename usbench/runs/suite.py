@@ -11,7 +11,8 @@ from usbench.data.home import NotImported, Progress
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
 from usbench.runs.engines import Observer, run_plan
-from usbench.runs.plan import Common, Plan, Stage, make_plan
+from usbench.runs.plan import Common, make_plan
+from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.suites import Suite, SuiteRun
 
