@@ -1,6 +1,6 @@
 """How long a leaderboard of many records takes, the first time and with the index, and how much memory.
 
-OMP_NUM_THREADS=1 python benchmarks/perf/leaderboard_speed.py --records 10000 --out /tmp/many
+OMP_NUM_THREADS=1 python benchmarks/perf/leaderboard_speed.py --records 10000 --out many
 """
 
 from __future__ import annotations
