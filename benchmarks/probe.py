@@ -1,11 +1,12 @@
-"""What every registered loss makes of an encoder, against one that was never trained: a linear read-out of lesions.
+"""What every registered loss makes of an encoder, against one that was never trained: two linear read-outs of lesions.
 
     python benchmarks/probe.py --out runs/probe --csv results/probe/probe.csv [--losses simclr,rcl] [--seeds 3]
 
-Each loss pretrains on phantom:l7 (stills and cine clips) as the quick preset does. The encoder is then frozen, its
-BatchNorm statistics are recomputed on clean training images, and a logistic regression reads lesion or not from each
-cell of the deepest map. It is judged on 300 other patients of the same scanner: the area under the ROC curve within
-each image, and the paired difference to the untrained encoder of the same seed, over patients crossed with seeds.
+Each loss pretrains on phantom:l7 (stills and cine clips) as the quick preset does. The encoder is then frozen, and its
+BatchNorm statistics are recomputed on clean training images. From the pooled features a ridge regression reads which
+share of the image is lesion (R²); from each cell of the deepest map a logistic regression reads lesion or not (the area
+under the ROC curve within each image). Both are judged on 300 other patients of the same scanner, as the paired
+difference to the untrained encoder of the same seed, over patients crossed with seeds.
 Trainings stay in the store, so that the same command goes on.
 """
 
@@ -25,7 +26,17 @@ from usbench.contracts import Network
 from usbench.data.feed import Feed
 from usbench.data.home import find_pack
 from usbench.data.splits import fold_split
-from usbench.evaluate.probe import cell_features, cell_lesions, clean_statistics, lesion_auc, linear_model
+from usbench.evaluate.probe import (
+    area_model,
+    area_skill,
+    cell_features,
+    cell_lesions,
+    clean_statistics,
+    image_features,
+    lesion_auc,
+    lesion_share,
+    linear_model,
+)
 from usbench.evaluate.statistics import crossed_interval
 from usbench.hooks import Entry, registry
 from usbench.runs.engines import run_plan
@@ -39,6 +50,7 @@ from usbench.train.networks import build_network
 
 TEST = "phantom:l7,patients=300,seed=1"
 TOKENS = "vit-tiny:dim=64,depth=4"
+READOUTS = {"area": "R²", "cells": "AUC"}
 
 
 def backbone_of(entry: Entry) -> str:
@@ -56,7 +68,7 @@ def planned(names: list[str], seeds: int, display: Display) -> dict[tuple[str, i
 
 
 class Probe:
-    """Train and test images, and the read-out of a network."""
+    """Train and test images, and the read-outs of a network."""
 
     def __init__(self, display: Display, size: int) -> None:
         pack, test = (find_pack(registry(), text, display.making) for text in ("phantom:l7", TEST))
@@ -64,13 +76,22 @@ class Probe:
         rows = [(pack, fold_split(pack, 0)[0]), (test, np.arange(test.count))]
         self.train, self.test = (Feed([part], size, self.compute.device, masks=True) for part in rows)
         self.lesions = [cell_lesions(feed) for feed in (self.train, self.test)]
+        self.shares = [lesion_share(feed) for feed in (self.train, self.test)]
         self.groups = test.table.group.to_numpy()
 
-    def __call__(self, network: Network) -> np.ndarray:
+    def __call__(self, network: Network) -> dict[str, np.ndarray]:
+        """The score of each test image, by read-out."""
         clean_statistics(network, self.train, self.compute)
+        own, other = (image_features(network, feed, self.compute) for feed in (self.train, self.test))
+        area = area_skill(other, self.shares[1], area_model(own, self.shares[0]))
         own, other = (cell_features(network, feed, self.compute) for feed in (self.train, self.test))
         model = linear_model(own.reshape(-1, own.shape[-1]), self.lesions[0].reshape(-1))
-        return lesion_auc(other, self.lesions[1], model)
+        return {"area": area, "cells": lesion_auc(other, self.lesions[1], model)}
+
+
+def seeds_of(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """(images, seeds) of each read-out."""
+    return {name: np.stack([of[name] for of in found], 1) for name in READOUTS}
 
 
 def network_of(backbone: str, size: int, seed: int) -> Network:
@@ -96,14 +117,13 @@ def main() -> None:
         run_plan(Plan(spec, list(stages.values()), []), store, registry(), display, workers=2)
         probe = Probe(display, spec.size)
     torch.set_num_threads(1)
-    bases: dict[str, np.ndarray] = {}
+    bases: dict[str, dict[str, np.ndarray]] = {}
     rows = []
     for name in names:
         entry = registry().get("loss", name)
         backbone = backbone_of(entry)
         if backbone not in bases:
-            untrained = [probe(network_of(backbone, spec.size, seed)) for seed in range(given.seeds)]
-            bases[backbone] = np.stack(untrained, 1)
+            bases[backbone] = seeds_of([probe(network_of(backbone, spec.size, seed)) for seed in range(given.seeds)])
         found, facts = [], []
         for seed in range(given.seeds):
             stage = stages[name, seed]
@@ -112,35 +132,41 @@ def main() -> None:
             network.load_state_dict(weights, strict=False)
             found.append(probe(network))
             facts.append(store.record(stage.id)["facts"])
-        values = np.stack(found, 1)
-        auc, more = crossed_interval(values, probe.groups), crossed_interval(values - bases[backbone], probe.groups)
-        rows.append(
-            {
-                "loss": name, "backbone": backbone, "auc": auc.mean, "difference": more.mean, "low": more.low,
-                "high": more.high, "spread": np.mean([f["spread"] for f in facts]),
-                "rankme": np.mean([f["rankme"] for f in facts]), "pretrain_labels": facts[0]["pretrain_labels"],
-                "seconds": np.mean([f["device_seconds"] for f in facts]), "reconstruction": entry.reconstruction,
-            }
-        )  # fmt: skip
-        console.print(f"{name}: {more.mean:+.3f} [{more.low:+.3f}, {more.high:+.3f}]", highlight=False)
-    show(console, pd.DataFrame(rows).sort_values("difference", ascending=False), bases)
+        row = {"loss": name, "backbone": backbone}
+        for what, values in seeds_of(found).items():
+            more = crossed_interval(values - bases[backbone][what], probe.groups)
+            row |= {what: np.nanmean(values), f"{what}_difference": more.mean, f"{what}_low": more.low,
+                    f"{what}_high": more.high}  # fmt: skip
+        for what in ("spread", "rankme", "device_seconds"):
+            row[what] = np.mean([of[what] for of in facts])
+        rows.append({**row, "pretrain_labels": facts[0]["pretrain_labels"], "reconstruction": entry.reconstruction})
+        console.print(name, *(_difference(rows[-1], what) for what in READOUTS), highlight=False)
+    show(console, pd.DataFrame(rows).sort_values("area_difference", ascending=False), bases)
     if given.csv:
         given.csv.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_csv(given.csv, index=False, float_format="%.4f")
 
 
-def show(console: Console, table: pd.DataFrame, bases: dict[str, np.ndarray]) -> None:
-    shown = Table("loss", "AUC", "to untrained [95 %]", "spread", "RankMe", "s")
+def _difference(row: dict, what: str) -> str:
+    low, high = row[f"{what}_low"], row[f"{what}_high"]
+    return f"{row[f'{what}_difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def show(console: Console, table: pd.DataFrame, bases: dict[str, dict[str, np.ndarray]]) -> None:
+    columns = [text for what, unit in READOUTS.items() for text in (f"{what}, {unit}", "to untrained [95 %]")]
+    shown = Table("loss", *columns, "spread", "RankMe", "s")
     for row in table.to_dict("records"):
+        cells = [text for what in READOUTS for text in (f"{row[what]:.3f}", _difference(row, what))]
         shown.add_row(
-            row["loss"], f"{row['auc']:.3f}", f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
-            f"{row['spread']:.2f}", f"{row['rankme']:.1f}", f"{row['seconds']:.0f}",
-        )  # fmt: skip
+            row["loss"], *cells, f"{row['spread']:.2f}", f"{row['rankme']:.1f}", f"{row['device_seconds']:.0f}"
+        )
     console.print(shown)
     for backbone, values in bases.items():
-        console.print(f"untrained {backbone}: {np.nanmean(values):.3f}", highlight=False)
-    above = int((table.low > 0).sum())
-    console.print(f"{above} of {len(table)} losses above the untrained encoder ({above / len(table):.0%})")
+        said = ", ".join(f"{what} {np.nanmean(values[what]):.3f}" for what in READOUTS)
+        console.print(f"untrained {backbone}: {said}", highlight=False)
+    for what in READOUTS:
+        above = int((table[f"{what}_low"] > 0).sum())
+        console.print(f"{what}: {above} of {len(table)} losses above the untrained encoder ({above / len(table):.0%})")
 
 
 if __name__ == "__main__":

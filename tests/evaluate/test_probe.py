@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -17,7 +18,7 @@ from usbench_classify.probe import Probe, Reader
 from usbench.contracts import Network, pooled
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack
-from usbench.evaluate.probe import PENALTY
+from usbench.evaluate.probe import PENALTY, area_model, area_skill
 from usbench.hooks import Registry
 from usbench.train import checkpoint
 from usbench.train.finetune import clean_statistics, fit, plain_images
@@ -118,3 +119,14 @@ def test_a_fit_reads_frozen_features_and_keeps_what_it_learnt_as_tensors(
     for name, expected in (("coef", model.coef_), ("mean", scaler.mean_), ("scale", scaler.scale_)):
         assert weights[name].numpy() == pytest.approx(expected, abs=1e-4)
     assert weights["bank"].shape == (40, network.dim) and (weights["label"] == feed.label).all()
+
+
+def test_the_read_out_of_area_is_r_squared_an_image_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    (x, _), (other, _) = features(90, 0), features(40, 1)
+    weights = rng.normal(size=x.shape[1])
+    share, truth = (0.1 + 0.01 * (f @ weights) + rng.normal(scale=0.02, size=len(f)) for f in (x, other))
+    model = area_model(x, share)
+    found = area_skill(other, truth, model)
+    assert found.mean() == pytest.approx(r2_score(truth, model.predict(other)))
+    assert found.mean() > 0.3

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
-from usbench.contracts import Network
+from usbench.contracts import Network, pooled
 from usbench.data.feed import Feed
 from usbench.train.finetune import clean_statistics, deepest_maps
 from usbench.train.loop import Compute
 
-__all__ = ["cell_features", "cell_lesions", "clean_statistics", "lesion_auc", "linear_model"]
+__all__ = [
+    "area_model", "area_skill", "cell_features", "cell_lesions", "clean_statistics", "image_features", "lesion_auc",
+    "lesion_share", "linear_model",
+]  # fmt: skip
 
 SIDE = 16  # cells along an image in a dense read-out
 PENALTY = 0.1  # of the linear model, the same for every row: nothing is chosen
+RIDGES = np.logspace(
+    -1, 4, 11
+)  # penalties of the read-out of area, chosen by leaving out training images one at a time
 
 
 def cell_features(network: Network, feed: Feed, compute: Compute) -> np.ndarray:
@@ -48,3 +54,24 @@ def lesion_auc(features: np.ndarray, lesions: np.ndarray, model: Pipeline) -> np
     found = np.full(len(lesions), np.nan)
     found[some] = [roc_auc_score(truth, of) for truth, of in zip(lesions[some], score[some], strict=True)]
     return found
+
+
+def image_features(network: Network, feed: Feed, compute: Compute) -> np.ndarray:
+    """(images, dim) what every image-level head is given: the deepest map, averaged."""
+    return np.concatenate([pooled([level]).cpu().numpy() for level in deepest_maps(network.encoder, feed, compute)])
+
+
+def lesion_share(feed: Feed) -> np.ndarray:
+    """(images,) the share of each image that is lesion."""
+    assert feed.mask is not None
+    return (feed.mask.float().mean((1, 2, 3)) / 255).cpu().numpy()
+
+
+def area_model(features: np.ndarray, share: np.ndarray) -> Pipeline:
+    """A ridge regression on standardised features."""
+    return make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(features, share)
+
+
+def area_skill(features: np.ndarray, share: np.ndarray, model: Pipeline) -> np.ndarray:
+    """(images,) one minus the squared error, in units of the variance: the mean over images is R²."""
+    return 1 - (model.predict(features) - share) ** 2 / share.var()
