@@ -3,10 +3,11 @@
     python benchmarks/probe.py --out runs/probe --csv results/probe/probe.csv [--losses simclr,rcl] [--seeds 3]
 
 Each loss pretrains on phantom:l7 (stills and cine clips) as the quick preset does. The encoder is then frozen, and its
-BatchNorm statistics are recomputed on clean training images. From the pooled features a ridge regression reads which
-share of the image is lesion (R²); from each cell of the deepest map a logistic regression reads lesion or not (the area
-under the ROC curve within each image). Both are judged on 300 other patients of the same scanner, as the paired
-difference to the untrained encoder of the same seed, over patients crossed with seeds.
+BatchNorm statistics are recomputed on clean training images. From the pooled features a ridge regression, fitted to 300
+other patients, reads which share of the image is lesion (R²); from each cell of the deepest map a logistic regression,
+fitted to the training images, reads lesion or not (the area under the ROC curve within each image). Both are judged on
+300 more patients of the same scanner, as the paired difference to the untrained encoder of the same seed, over patients
+crossed with seeds.
 Trainings stay in the store, so that the same command goes on.
 """
 
@@ -49,6 +50,7 @@ from usbench.train.loop import Compute
 from usbench.train.networks import build_network
 
 TEST = "phantom:l7,patients=300,seed=1"
+READ = "phantom:l7,patients=300,seed=2"
 TOKENS = "vit-tiny:dim=64,depth=4"
 READOUTS = {"area": "R²", "cells": "AUC"}
 
@@ -71,18 +73,20 @@ class Probe:
     """Train and test images, and the read-outs of a network."""
 
     def __init__(self, display: Display, size: int) -> None:
-        pack, test = (find_pack(registry(), text, display.making) for text in ("phantom:l7", TEST))
+        packs = [find_pack(registry(), text, display.making) for text in ("phantom:l7", READ, TEST)]
         self.compute = Compute(torch.device("cpu"), "float32")
-        rows = [(pack, fold_split(pack, 0)[0]), (test, np.arange(test.count))]
-        self.train, self.test = (Feed([part], size, self.compute.device, masks=True) for part in rows)
+        rows = [fold_split(packs[0], 0)[0], *(np.arange(pack.count) for pack in packs[1:])]
+        self.train, self.read, self.test = (
+            Feed([part], size, self.compute.device, masks=True) for part in zip(packs, rows, strict=True)
+        )
         self.lesions = [cell_lesions(feed) for feed in (self.train, self.test)]
-        self.shares = [lesion_share(feed) for feed in (self.train, self.test)]
-        self.groups = test.table.group.to_numpy()
+        self.shares = [lesion_share(feed) for feed in (self.read, self.test)]
+        self.groups = packs[2].table.group.to_numpy()
 
     def __call__(self, network: Network) -> dict[str, np.ndarray]:
         """The score of each test image, by read-out."""
         clean_statistics(network, self.train, self.compute)
-        own, other = (image_features(network, feed, self.compute) for feed in (self.train, self.test))
+        own, other = (image_features(network, feed, self.compute) for feed in (self.read, self.test))
         area = area_skill(other, self.shares[1], area_model(own, self.shares[0]))
         own, other = (cell_features(network, feed, self.compute) for feed in (self.train, self.test))
         model = linear_model(own.reshape(-1, own.shape[-1]), self.lesions[0].reshape(-1))

@@ -91,22 +91,28 @@ def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], 
 
 
 def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
-    """Loss over steps of every training: pretraining on the left, fine-tuning on the right."""
+    """Loss over steps of every training: pretraining on the left, fine-tuning on the right; seeds share a colour."""
     plt = _pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for axis, kind in zip(axes, ("pretrain", "finetune"), strict=True):
         trained = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
         chosen = [stage for stage in trained if (store.folder(stage[0]) / "curve.csv").is_file()]  # not of a mere fit
+        lines: dict[str, Any] = {}  # by what they are a seed of
         for stage_id, title in chosen:
             curve = pd.read_csv(store.folder(stage_id) / "curve.csv")
             parts = [c for c in curve.columns if c not in ("step", "lr", "loss")] if kind == "pretrain" else []
-            axis.plot(curve.step, curve.loss, label=title.split(" ", 1)[1], linewidth=1.2)
-            for part in parts:
-                axis.plot(curve.step, curve[part], label=f"  {part}", linewidth=0.9, linestyle="--")
+            name = title.split(" ", 1)[1].rpartition(", seed ")[0]
+            for part in ("loss", *parts):
+                label = name if part == "loss" else f"{name}: {part}"
+                style = {"linewidth": 1.2} if part == "loss" else {"linewidth": 0.9, "linestyle": "--"}
+                if label in lines:
+                    axis.plot(curve.step, curve[part], color=lines[label].get_color(), **style)
+                else:
+                    (lines[label],) = axis.plot(curve.step, curve[part], label=_plain_text(label), **style)
         axis.set(xlabel="step", ylabel="loss", title="pretraining" if kind == "pretrain" else "fine-tuning")
-        if chosen:
-            axis.legend(frameon=False, fontsize=6, ncol=1 if len(chosen) < 10 else 2)
-    figure.tight_layout()
+        if lines:
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncol": 1 if len(lines) < 4 else 2}
+            axis.legend(frameon=False, fontsize=7, **below)
     _save(figure, path)
 
 
@@ -158,6 +164,7 @@ def mean_ranks(families: Sequence[Family], path: Path) -> None:
         said = f"critical difference {critical:.2f}, {family.complete.shape[1]} conditions, Friedman p {family.p:.2g}"
         axis.set_title(f"{_plain_text(family.title)}: {said}", fontsize=8)
         axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
+        axis.set_ylim(bottom=-len(ranks) - 0.9)
         axis.set_xticks(range(1, len(ranks) + 1))
         axis.spines["left"].set_visible(False)
     figure.tight_layout()
