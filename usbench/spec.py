@@ -88,6 +88,7 @@ class RunSpec(BaseModel):
     data: Annotated[tuple[str, ...], BeforeValidator(_sets), Field(min_length=1)]
     ood: Annotated[tuple[str, ...], BeforeValidator(_sets)] = ()
     pretrain_data: Annotated[tuple[str, ...], BeforeValidator(_sets)] = ()  # empty: the training images of `data`
+    pretrain_part: str = "whole"  # of the sets that are only pretrained on; or "train", their training images
     labels: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (20.0, 50.0, 100.0)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     fold: int = Field(default=0, ge=0)
@@ -130,6 +131,13 @@ class RunSpec(BaseModel):
         if wrong := [x for x in severities if not 1 <= x <= 5]:
             raise ValueError(f"a severity is a whole number from 1 to 5, not {wrong[0]}")
         return tuple(sorted(set(severities)))
+
+    @field_validator("pretrain_part")
+    @classmethod
+    def _part(cls, part: str) -> str:
+        if part not in ("whole", "train"):
+            raise ValueError(f"what is pretrained on of other sets is whole or train, not '{part}'")
+        return part
 
     @field_validator("device")
     @classmethod

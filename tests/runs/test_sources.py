@@ -101,6 +101,35 @@ def test_other_packs_are_pretrained_on_whole_and_change_only_the_pretrained_rows
     assert len({key(plan, "pretrain") for plan in (alone, more, both)}) == 3
 
 
+def test_training_parts_of_the_same_sets_are_one_pretraining_whichever_is_trained_on(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path
+) -> None:
+    given = {"pretrain_data": [str(tiny_pack), str(second)], "pretrain_part": "train"}
+    plans = [plan_of(installed, tiny_settings, **given, data=[data]) for data in (str(second), str(tiny_pack))]
+    both = plan_of(installed, tiny_settings, data=[f"{tiny_pack}+{second}"])
+    assert {key(plan, "pretrain") for plan in plans} == {key(both, "pretrain")}
+    assert rows_of(plans[0])["second"]["pretrain_data"] == "discs/train+second"
+    whole = plan_of(installed, tiny_settings, data=[str(tiny_pack)], pretrain_data=given["pretrain_data"])
+    assert key(whole, "pretrain") != key(both, "pretrain")
+    stage = next(stage for stage in plans[0].stages if stage.kind == "pretrain")
+    places = next(stage for stage in both.stages if stage.kind == "pretrain").places
+    assert stage.places["pretrain"] == places["pretrain"], "and a worker finds the same images"
+    assert stage.places["hidden"] == stage.places["pretrain_whole"] == []
+
+
+def test_a_targets_labels_are_hidden_and_its_training_part_makes_it_transductive(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tiny_target: Path
+) -> None:
+    given = {"pretrain_data": [str(tiny_pack), str(tiny_target)], "pretrain_part": "train"}
+    seen = plan_of(installed, tiny_settings, **given)
+    alone = plan_of(installed, tiny_settings, **given, ood=[])
+    assert rows_of(seen)["bright"]["shift"] == "out-transductive"
+    places = {name: next(s for s in plan.stages if s.kind == "pretrain").places
+              for name, plan in (("seen", seen), ("alone", alone))}  # fmt: skip
+    assert (places["seen"]["hidden"], places["alone"]["hidden"]) == ([str(tiny_target)], [])
+    assert key(seen, "pretrain") != key(alone, "pretrain"), "labels that some losses use are part of what is trained on"
+
+
 def test_a_target_whose_images_were_pretrained_on_is_transductive_for_the_pretrained_rows_alone(
     installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tiny_target: Path
 ) -> None:

@@ -32,6 +32,7 @@ def _settings(values: tuple[str, ...]) -> dict[str, Any]:
 def _given(**flags: Any) -> dict[str, Any]:
     """What the user typed, in the spec's own form."""
     given = {key: flags[key] for key in ("loss", "aug", "backbone", "init", "protocol", "size", "preset", "fold")}
+    given["pretrain_part"] = flags["pretrain_part"]
     given |= {key: flags[key] for key in ("device", "precision", "threads")}
     given |= {key: list(flags[key]) or None for key in ("data", "ood", "pretrain_data", "split")}
     given |= {"leave_device": flags["leave_device"], "allow_leaks": flags["allow_leaks"] or None}
@@ -60,6 +61,7 @@ def _given(**flags: Any) -> dict[str, Any]:
 @click.option("--data", multiple=True, help="Data set or pack (.h5) to train on; a+b trains on both.")
 @click.option("--ood", multiple=True, help="Data set or pack to test on only; a+b, or give it several times.")
 @click.option("--pretrain-data", multiple=True, help="What to pretrain on instead of --data; its labels are ignored.")
+@click.option("--pretrain-part", help="Of sets that are only pretrained on: whole, or train for their training images.")
 @click.option("--labels", help="Label fractions in per cent.  [20,50,100]")
 @click.option("--seeds", type=int, help="Number of seeds, from 0.")
 @click.option("--seed", help="One seed, or several by comma.")

@@ -196,6 +196,7 @@ class Planner:
                     **self._base("pretrain", seed), "loss": self._identity(part),
                     "aug": [self._identity(step) for step in self.steps],
                     "images": digest_of(self.sources.pretrain), "schedule": _schedule(self.spec.pretrain),
+                    **({"hidden": hidden} if (hidden := self.sources.hidden) else {}),
                 },
                 row, places,
             )  # fmt: skip

@@ -15,7 +15,7 @@ from usbench.data.frozen import read_split
 from usbench.data.home import Progress, find_pack, options_of, stored_pack
 from usbench.data.leaks import find_leak
 from usbench.data.pack import Pack
-from usbench.data.splits import Division, Wanted, class_names, fraction_of
+from usbench.data.splits import Division, Wanted, class_names, divide, fraction_of
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.hooks import Registry
 from usbench.spec import Choice, RunSpec
@@ -58,8 +58,11 @@ class Sources:
         self.cohort = Cohort(tuple((pack, self._division(pack)) for pack in data))
         own = {pack.digest for pack in data}
         self.others = [pack for pack in more if pack.digest not in own]  # pretrained on and not trained on
-        self.pretrained = [pack.name for pack in more or data]
-        self._chosen = {pack.digest for pack in more or data}
+        self._named = [pack.digest for pack in more or data]
+        self._chosen = set(self._named)
+        self._parts = spec.pretrain_part == "train"
+        part = "/train" if self._parts else ""
+        self.pretrained = [pack.name + (part if pack.digest not in own else "") for pack in more or data]
         self._seen = {pack.digest for pack in self.others}
         unseen = Division(wanted=self.wanted)
         self.tests = [*self._inside(), *(Tested(pack, unseen, ALL, pack.name, OUT) for pack in ood)]
@@ -114,9 +117,19 @@ class Sources:
 
     @functools.cached_property
     def pretrain(self) -> Rows:
-        """What is pretrained on: the training images, unless other packs were named; those count whole."""
+        """What is pretrained on: the training images, unless other packs were named; whole, or their training parts."""
         own = [(pack, rows) for pack, rows in self.train if pack.digest in self._chosen]
-        return [*own, *((pack, whole(pack, self.spec.leave_device)) for pack in self.others)]
+        found = [*own, *((pack, self._rows_of_other(pack)) for pack in self.others)]
+        return sorted(found, key=lambda part: self._named.index(part[0].digest)) if self._parts else found
+
+    def _rows_of_other(self, pack: Pack) -> np.ndarray:
+        return divide(pack, self._division(pack)).train if self._parts else whole(pack, self.spec.leave_device)
+
+    @property
+    def hidden(self) -> list[str]:
+        """Digests of what is pretrained on without its labels though it lies beside sets that keep theirs: targets."""
+        targets = {test.pack.digest for test in self.tests if test.shift == OUT}
+        return sorted(targets & self._seen) if self._parts else []
 
     @functools.cache  # noqa: B019 - lives as long as the planning
     def fraction(self, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -151,14 +164,20 @@ class Sources:
     def pretraining_offers(self) -> set[str]:
         """What a loss or an augmentation can ask of the images; labels of packs that are not trained on are ignored."""
         own = [pack.capabilities() for pack, _ in self.train if pack.digest in self._chosen]
-        return set().union(*own, *(pack.capabilities() - {"label"} for pack in self.others))
+        without = self.others if not self._parts else [p for p in self.others if p.digest in self.hidden]
+        own += [pack.capabilities() for pack in self.others if pack not in without]
+        return set().union(*own, *(pack.capabilities() - {"label"} for pack in without))
 
     def places(self) -> dict[str, Any]:
         """Where a worker finds the same images to train on."""
         plain = self.cohort.plain(self.split_files)
         own = [place for place, pack in zip(plain, self.cohort.packs, strict=True) if pack.digest in self._chosen]
         others = [[str(pack.path), self.spec.leave_device] for pack in self.others]
-        return {"data": plain, "pretrain": own, "pretrain_whole": others}
+        if self._parts:
+            parts = Cohort(tuple((pack, self._division(pack)) for pack, _ in self.pretrain))
+            hidden = [str(pack.path) for pack in self.others if pack.digest in self.hidden]
+            return {"data": plain, "pretrain": parts.plain(self.split_files), "pretrain_whole": [], "hidden": hidden}
+        return {"data": plain, "pretrain": own, "pretrain_whole": others, "hidden": []}
 
     def test_places(self, test: Tested) -> dict[str, Any]:
         """Where a worker finds the same images to test on."""
@@ -184,7 +203,7 @@ class Sources:
             test.name: test for test in self.tests
         }.values():  # a corrupted set has the images of the clean one
             trained = sum(self._leak(pack, rows, test) for pack, rows in self.train)
-            others = [(p, whole(p, self.spec.leave_device)) for p in self.others if p.digest != test.pack.digest]
+            others = [(p, self._rows_of_other(p)) for p in self.others if p.digest != test.pack.digest]
             found[test.name, False] = trained
             found[test.name, True] = trained + sum(self._leak(pack, rows, test) for pack, rows in others)
         return found

@@ -117,14 +117,13 @@ class Stages:
         own = Cohort.of(stage.places["pretrain"], self._pack).train()
         others = [(self._pack(path), device) for path, device in stage.places["pretrain_whole"]]
         images = [*own, *((pack, whole(pack, device)) for pack, device in others)]
+        unlabelled = [*(pack for pack, _ in others), *(self._pack(path) for path in stage.places["hidden"])]
         self._check_same(images, identity["images"])
         network, report = self._network(stage, identity)
         feeds: list[Feed] = []
 
         def feed_of(sectors: bool) -> Feed:
-            feeds.append(
-                Feed(images, identity["size"], compute.device, sectors=sectors, unlabelled=[pack for pack, _ in others])
-            )
+            feeds.append(Feed(images, identity["size"], compute.device, sectors=sectors, unlabelled=unlabelled))
             return feeds[0]
 
         facts = pretrain(
