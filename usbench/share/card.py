@@ -45,7 +45,7 @@ class Card:
         """The whole card."""
         sections = [
             f"---\n{self._head()}\n---", f"# {plain(self.title)}",
-            "A network for B-mode ultrasound, trained by [usbench](https://pypi.org/project/usbench/).\n\n"
+            "A network for B-mode ultrasound, trained and tested by usbench.\n\n"
             "**For research only. It is not a medical device** and must not be used to diagnose, screen, plan or monitor. "
             "It was tested on the data sets below and on nothing else; on other scanners, settings, organs or people it "
             "may fail without a sign.",
@@ -94,8 +94,8 @@ class Card:
             parts.append(f"`{GRAPH}` is the network for ONNX runtimes: `images` in, `logits` out, any batch.")
         if self.network is not None:
             parts.append(
-                "On whole images, with masks at their own size:\n\n"
-                "```\npip install usbench\nusbench predict . IMAGES -o predictions\n```"
+                "usbench itself takes whole images of any kind, and gives masks at their own size:\n\n"
+                "```\nusbench predict . IMAGES -o predictions\n```"
             )
         return "\n\n".join(parts)
 
@@ -137,8 +137,8 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
         row = self.trained.record["row"]
         facts = self.trained.record["facts"]
         said = [f"Fine-tuned on {facts.get('images', '?')} annotated images, {row['label_fraction']:g} % of those of "
-                f"the training side; {facts.get('inner_images', 0) or 'no'} more chose the step. No test image, "
-                "and nobody on one, was trained on."]  # fmt: skip
+                f"the training side; {facts.get('inner_images', 0) or 'no'} more chose the step. It was fine-tuned on no test "
+                "image, and on no other image of a patient who is tested on."]  # fmt: skip
         if row_leaks := max((int(r.row.get("leaks", 0) or 0) for r in self.trained.tests), default=0):
             said = [f"**{row_leaks} training images are near-duplicates of tested ones**, which was allowed by hand."]
         licence = (
@@ -164,11 +164,11 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
         for entry in self._plugins():
             what = f"- {entry.kind} `{entry.name}`: {plain(entry.summary)}"
             parts.append(what + (f" ({plain(entry.reference)})" if entry.reference else ""))
-            papers += [entry.reference] if entry.reference else []
+            papers += [paper.strip() for paper in entry.reference.split(";")]
         text = parts[0] + "\n\n" + "\n".join(parts[1:])
         if reconstructed:
             text += "\n\nThe method is a reconstruction: its paper does not say enough to build it from."
-        entries = "\n".join(dict.fromkeys(bibtex(paper) for paper in papers))
+        entries = "\n".join(dict.fromkeys(bibtex(paper) for paper in papers if paper))
         return f"{text}\n\n```bibtex\n{entries.replace('```', '')}\n```" if entries else text
 
     def _plugins(self) -> Iterator[Entry]:

@@ -131,6 +131,8 @@ def _write(folder: Path, trained: Trained, config: Config, used: Sequence[Source
     (folder / CARD).write_text(card.text(), "utf-8")
     digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
     write_json(folder / CONFIG, config.model_copy(update={"files": digests}).model_dump(mode="json"))
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(folder / CONFIG, path)  # the writer of safetensors lets nobody else read them
     return [*sorted(path.name for path in folder.iterdir()), card.title]
 
 
