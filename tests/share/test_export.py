@@ -32,6 +32,7 @@ from usbench.share.recipes import encoder_recipe, network_recipe
 from usbench.train import checkpoint
 from usbench.train.networks import start_from
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -80,6 +81,23 @@ def test_the_lines_of_the_card_give_the_harness_features_and_masks(
     theirs.encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in stored[0].items()})
     with torch.inference_mode():
         expected = theirs.encoder(around["images"])[-1].mean((2, 3))
+    torch.testing.assert_close(around["features"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_lines_of_the_readme_load_a_resnet_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lines,) = (block for block in blocks(ROOT / "README.md") if "unet.safetensors" in block)
+    entry = registry().get("backbone", "unet-resnet18")
+    network = entry.build(**entry.parse({})).eval()
+    images = torch.randn(2, 1, 32, 32)
+    encoder, whole = encoder_recipe(network, images), network_recipe(network, images)
+    save_file(whole.renamed(network.state_dict()), tmp_path / "unet.safetensors")
+    save_file(encoder.renamed(network.encoder.state_dict()), tmp_path / "encoder.safetensors")
+    monkeypatch.chdir(tmp_path)
+    around: dict[str, Any] = {"images": images}
+    with torch.inference_mode():
+        exec(lines, around)
+        torch.testing.assert_close(around["logits"], network(images), atol=1e-5, rtol=1e-5)
+        expected = network.encoder(images)[-1].mean((2, 3))
     torch.testing.assert_close(around["features"], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -141,7 +159,9 @@ def test_a_baseline_has_no_pretrained_encoder_and_says_so(tiny_run: Path, tmp_pa
     assert "no pretrained encoder" in (tmp_path / "none" / "README.md").read_text()
 
 
-def test_of_several_networks_the_chosen_one_is_said(tiny_run: Path, usbench: Callable[..., Any], tmp_path: Path) -> None:
+def test_of_several_networks_the_chosen_one_is_said(
+    tiny_run: Path, usbench: Callable[..., Any], tmp_path: Path
+) -> None:
     said = usbench("export", tiny_run, "-o", tmp_path / "a")
     assert said.code == 0 and "chosen: 100 % of the labels, seed 0 (there is 50 %, 100 % with seeds 0, 1)" in said.out
     said = usbench("export", tiny_run, "-o", tmp_path / "b", "--labels", "50", "--seed", "1")

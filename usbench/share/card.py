@@ -185,7 +185,9 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
                 yield entry
 
     def _scores(self) -> str:
-        rows = ["| tested on | shift | metric | this network [95 %] | all seeds [95 %] | less the baseline [95 %] | images |"]
+        rows = [
+            "| tested on | shift | metric | this network [95 %] | all seeds [95 %] | less the baseline [95 %] | images |"
+        ]
         rows.append("|---|---|---|---|---|---|---|")
         corrupted = 0
         for result in self.trained.tests:
@@ -208,7 +210,11 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
 
     def _again(self) -> str:
         c, record = self.config, self.trained.record
-        keys = [f"row `{c.key}`", f"fine-tune `{c.finetuned}`", *([f"pretraining `{c.pretrained}`"] if c.pretrained else [])]
+        keys = [
+            f"row `{c.key}`",
+            f"fine-tune `{c.finetuned}`",
+            *([f"pretraining `{c.pretrained}`"] if c.pretrained else []),
+        ]
         libraries = ", ".join(f"{plain(name)} {plain(v)}" for name, v in record.get("versions", {}).items())
         text = f"## Make it again\n\nKeys: {', '.join(keys)}. `record.json` holds all that determined them.\n\n"
         text += f"```\n{self.again}\n```\n\n" if self.again else ""

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image as PILImage
 from PIL import ImageOps
 
 from usbench.data.pixels import grey_of, read_image
 from usbench.data.release import IMAGES, Undecodable
-from usbench.errors import UsbenchError
+from usbench.errors import UsbenchError, listed
 
 MORE = (".pgm", ".ppm", ".pnm", ".jp2", ".jfif", ".tga")
 WILD = "*?["
 MAX_BYTES = 2**30
+ORIENTATION = 0x0112  # of EXIF
 TURNED, FIRST = "turned upright", "first of several frames"
 
 
@@ -33,17 +35,16 @@ class Found:
 def find_images(words: Sequence[str], out: Path) -> list[Found]:
     """The files that words name (files, folders with all below, patterns), each once; none of `out` itself."""
     found: dict[Path, Found] = {}
-    skipped = out.resolve()
     for word in words:
-        before = len(found)
-        for each in _named(word):
-            place = each.path.resolve()
-            if skipped not in place.parents:
-                found.setdefault(place, each)
-        if len(found) == before and not any(True for _ in _named(word)):
+        named = _named(word)
+        if not named:
             raise UsbenchError(f"there is no image at {word}: name files, folders or patterns such as 'scans/*.png'.")
+        for each in named:
+            place = each.path.resolve()
+            if out.resolve() not in place.parents:
+                found.setdefault(place, each)
     if not found:
-        raise UsbenchError(f"{', '.join(words)}: all images there are results below {out}; name others.")
+        raise UsbenchError(f"all images at {listed(words)} are results in {out}: name others.")
     return list(found.values())
 
 
@@ -114,27 +115,27 @@ def read_scan(path: Path) -> tuple[np.ndarray, list[str]]:
     try:
         image, notes = read_image(data), []
         if getattr(image, "is_animated", False):
-            image.seek(0)
+            image.seek(0)  # asking went to the next frame
             notes.append(FIRST)
-        size, pixels = image.size, image
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception:  # noqa: BLE001 - damaged EXIF raises whatever it likes, and says nothing about the pixels
-            upright = image
-        if upright is not image and image.getexif().get(0x0112, 1) != 1:
-            pixels, notes = upright, [*notes, TURNED]
-        assert size
-        return _grey(pixels), notes
+        upright = _upright(image)
+        if upright is not None:
+            notes.append(TURNED)
+        return _grey(upright or image), notes
     except Undecodable:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
         raise Undecodable(f"it does not decode as an image ({type(error).__name__})") from None
 
 
-def _grey(image: object) -> np.ndarray:
-    from PIL import Image as PILImage
+def _upright(image: PILImage.Image) -> PILImage.Image | None:
+    """The image as its EXIF says it is to be seen; None where that is as it is."""
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else None
+    except Exception:  # noqa: BLE001 - damaged EXIF raises whatever it likes, and says nothing about the pixels
+        return None
 
-    assert isinstance(image, PILImage.Image)
+
+def _grey(image: PILImage.Image) -> np.ndarray:
     if image.mode != "F":
         return grey_of(image)
     values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
