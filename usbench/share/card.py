@@ -1,4 +1,4 @@
-"""The model card of an export: README.md as the Hugging Face hub reads it. Names come from strangers: none is markup."""
+"""The model card of an export: README.md as the Hugging Face hub reads it. Strangers' names are never markup."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Card:
         sections = [
             f"---\n{self._head()}\n---", f"# {plain(self.title)}",
             "A network for B-mode ultrasound, trained and tested by usbench.\n\n"
-            "**For research only. It is not a medical device** and must not be used to diagnose, screen, plan or monitor. "
-            "It was tested on the data sets below and on nothing else; on other scanners, settings, organs or people it "
-            "may fail without a sign.",
+            "**For research only. It is not a medical device** and must not be used to diagnose, screen, plan or "
+            "monitor. It was tested on the data sets below and on nothing else; on other scanners, settings, organs or "
+            "people it may fail without a sign.",
             self._loading(), self._preparing(), self._data(), self._training(), self._scores(), self._again(),
         ]  # fmt: skip
         return "\n\n".join(part for part in sections if part) + "\n"
@@ -56,7 +56,6 @@ class Card:
     def _head(self) -> str:
         """The front matter. The licence is that of no licence list: it hangs on the training data."""
         recipe = self.network or self.encoder
-        first = self.trained.first
         data = ModelCardData(
             license="other",
             license_name="see-training-data",
@@ -77,7 +76,7 @@ class Card:
             ]
             or None,
         )
-        return str(data.to_yaml()) if first else ""
+        return str(data.to_yaml())
 
     def _loading(self) -> str:
         parts = ["## Load it\n\nRun these lines in the folder of the export; `images` is what *Preprocessing* makes."]
@@ -103,7 +102,7 @@ class Card:
         c = self.config
         shrink = f'small = interpolate(square, size={c.side}, mode="area").round()' if c.side < c.canvas else ""
         steps = [
-            f"one grey channel, letter-boxed into {c.canvas} × {c.canvas} (antialiased bilinear, centred, black around)",
+            f"one grey channel, letter-boxed into {c.canvas} × {c.canvas} (antialiased bilinear, centred, on black)",
             *([f"shrunk to {c.side} by area and rounded"] if shrink else []),
             f"resampled to {c.size} × {c.size} (bilinear), divided by 255, less {c.mean:g}, divided by {c.deviation:g}",
         ]
@@ -134,19 +133,22 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
             cells = [source.name, "; ".join(source.uses), *(self._told(source, a) for a in ("licence", "source"))]
             lines.append(f"| {' | '.join(map(plain, cells))} |")
         cited = [f"- {plain(s.name)}: {plain(s.said('citation'))}" for s in self.sources if s.said("citation")]
-        row = self.trained.record["row"]
-        facts = self.trained.record["facts"]
-        said = [f"Fine-tuned on {facts.get('images', '?')} annotated images, {row['label_fraction']:g} % of those of "
-                f"the training side; {facts.get('inner_images', 0) or 'no'} more chose the step. It was fine-tuned on no test "
-                "image, and on no other image of a patient who is tested on."]  # fmt: skip
-        if row_leaks := max((int(r.row.get("leaks", 0) or 0) for r in self.trained.tests), default=0):
-            said = [f"**{row_leaks} training images are near-duplicates of tested ones**, which was allowed by hand."]
-        licence = (
-            "**Licence.** Whether and how weights may be used and passed on hangs on the licences of the images that they "
-            "were trained on, which are in the table. A set that forbids commercial use, or asks for a signed agreement, "
-            "is a reason to keep these weights to yourself. usbench is Apache-2.0 and adds no condition."
+        row, facts = self.trained.record["row"], self.trained.record["facts"]
+        inner = facts.get("inner_images", 0) or "no"
+        said = (
+            f"Fine-tuned on {facts.get('images', '?')} annotated images, {row['label_fraction']:g} % of those of the "
         )
-        return "\n\n".join(["## Data", "\n".join(lines), *said, "\n".join(cited), licence])
+        said += f"training side; {inner} more chose the step. "
+        if leaks := max((int(r.row.get("leaks", 0) or 0) for r in self.trained.tests), default=0):
+            said += f"**{leaks} training images are near-duplicates of tested ones**, which was allowed by hand."
+        else:
+            said += "It was fine-tuned on no test image, and on no other image of a patient who is tested on."
+        licence = (
+            "**Licence.** Whether and how weights may be used and passed on hangs on the licences of the images that "
+            "they were trained on, which are in the table. A set that forbids commercial use, or asks for a signed "
+            "agreement, is a reason to keep these weights to yourself. usbench is Apache-2.0 and adds no condition."
+        )
+        return "\n\n".join(["## Data", "\n".join(lines), said, "\n".join(cited), licence])
 
     @staticmethod
     def _told(source: Source, attribute: str) -> str:
@@ -154,22 +156,22 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
 
     def _training(self) -> str:
         record, pretrained = self.trained.record, self.trained.pretrained
-        lines = ["## Training", f"- starting weights: {plain(record['row'].get('init', ''))}"]
+        steps = [f"- starting weights: {plain(record['row'].get('init', ''))}"]
         if pretrained:
             labels = pretrained["facts"].get("pretrain_labels", "none")
-            lines.append(f"- pretraining: {_schedule(pretrained)}; labels it saw: {labels}")
-        lines.append(f"- fine-tuning: {_schedule(record)}; step chosen on {_selected(record)}")
-        reconstructed = pretrained and record["row"].get("reconstruction")
-        parts, papers = ["\n".join([lines[0], "", *lines[1:]])], []
+            steps.append(f"- pretraining: {_schedule(pretrained)}; labels it saw: {labels}")
+        steps.append(f"- fine-tuning: {_schedule(record)}; step chosen on {_selected(record)}")
+        made_of, papers = [], list[str]()
         for entry in self._plugins():
-            what = f"- {entry.kind} `{entry.name}`: {plain(entry.summary)}"
-            parts.append(what + (f" ({plain(entry.reference)})" if entry.reference else ""))
-            papers += [paper.strip() for paper in entry.reference.split(";")]
-        text = parts[0] + "\n\n" + "\n".join(parts[1:])
-        if reconstructed:
-            text += "\n\nThe method is a reconstruction: its paper does not say enough to build it from."
-        entries = "\n".join(dict.fromkeys(bibtex(paper) for paper in papers if paper))
-        return f"{text}\n\n```bibtex\n{entries.replace('```', '')}\n```" if entries else text
+            paper = f" ({plain(entry.reference)})" if entry.reference else ""
+            made_of.append(f"- {entry.kind} `{entry.name}`: {plain(entry.summary)}{paper}")
+            papers += [part.strip() for part in entry.reference.split(";") if part.strip()]
+        parts = ["## Training", "\n".join(steps), "\n".join(made_of)]
+        if pretrained and record["row"].get("reconstruction"):
+            parts.append("The method is a reconstruction: its paper does not say enough to build it from.")
+        if entries := "\n".join(dict.fromkeys(map(bibtex, papers))).replace("```", ""):
+            parts.append(f"```bibtex\n{entries}\n```")
+        return "\n\n".join(part for part in parts if part)
 
     def _plugins(self) -> Iterator[Entry]:
         """The plugins that made it, as far as they are installed here."""
@@ -186,7 +188,7 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
 
     def _scores(self) -> str:
         rows = [
-            "| tested on | shift | metric | this network [95 %] | all seeds [95 %] | less the baseline [95 %] | images |"
+            "| tested on | shift | metric | this network [95 %] | all seeds [95 %] | less baseline [95 %] | images |"
         ]
         rows.append("|---|---|---|---|---|---|---|")
         corrupted = 0

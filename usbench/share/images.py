@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,8 +57,8 @@ def _named(word: str) -> list[Found]:
         root = path.parent
         while any(letter in str(root) for letter in WILD):
             root = root.parent
-        matches = (Path(match) for match in sorted(glob.glob(word, recursive=True)))
-        return [Found(m, m.relative_to(root).as_posix()) for m in matches if m.is_file() and _is_image(m.name)]
+        matches = [m for m in sorted(root.glob(str(path.relative_to(root)))) if m.is_file() and _is_image(m.name)]
+        return [Found(match, match.relative_to(root).as_posix()) for match in matches]
     raise UsbenchError(f"there is no file or folder {word}: name files, folders or patterns such as 'scans/*.png'.")
 
 

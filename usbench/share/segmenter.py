@@ -56,7 +56,7 @@ class Segmenter:
     def prepare(self, grey: np.ndarray) -> Prepared:
         """What a pack and a feed make of an image."""
         size = self.config.canvas
-        box = letterbox(*grey.shape, size)
+        box = letterbox(grey.shape[0], grey.shape[1], size)
         sector = find_sector(grey) if self.config.sector == "found" else np.ones(grey.shape, np.bool_)
         small = shrink(place(grey, box, size)[None], self.config.side)
         return Prepared(grey, small, place(sector, box, size), box)
