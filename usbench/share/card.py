@@ -142,7 +142,7 @@ images = (seen / 255 - {c.mean!r}) / {c.deviation!r}"""
         if leaks := max((int(r.row.get("leaks", 0) or 0) for r in self.trained.tests), default=0):
             said += f"**{leaks} training images are near-duplicates of tested ones**, which was allowed by hand."
         else:
-            said += "It was fine-tuned on no test image, and on no other image of a patient who is tested on."
+            said += "It was tuned on no test image, and, where the set names patients, on no other image of theirs."
         licence = (
             "**Licence.** Whether and how weights may be used and passed on hangs on the licences of the images that "
             "they were trained on, which are in the table. A set that forbids commercial use, or asks for a signed "
