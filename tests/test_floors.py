@@ -20,6 +20,7 @@ FLOORS = (
     {"train", "evaluate"},
     {"runs", "conformance"},
     {"report"},
+    {"share"},
     {"cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from usbench.errors import UsbenchError
     from usbench.hooks import hookimpl
     from usbench.items import Dataset, Item
+    from usbench.share.export import export
+    from usbench.share.network import load_network, load_pretrained_encoder
+    from usbench.share.predict import predict
 
 __version__ = "0.1.0"
 
@@ -35,7 +38,11 @@ _HOMES = {
     "Protocol": "usbench.contracts",
     "UsbenchError": "usbench.errors",
     "Video": "usbench.contracts",
+    "export": "usbench.share.export",
     "hookimpl": "usbench.hooks",
+    "load_network": "usbench.share.network",
+    "load_pretrained_encoder": "usbench.share.network",
+    "predict": "usbench.share.predict",
 }
 
 __all__ = [
@@ -52,7 +59,11 @@ __all__ = [
     "UsbenchError",
     "Video",
     "__version__",
+    "export",
     "hookimpl",
+    "load_network",
+    "load_pretrained_encoder",
+    "predict",
 ]
 
 

@@ -20,6 +20,11 @@ HEADROOM = 1.25  # the device copy is at most this much larger than the run's si
 SHARE_OF_FREE = 0.5  # of the device's free memory that a feed may take
 
 
+def side_of(size: int, pack_size: int) -> int:
+    """The side of the device copy of images of a pack's size, for a run of another size."""
+    return min(round(HEADROOM * size), pack_size)
+
+
 def shrink(planes: np.ndarray, side: int) -> Tensor:
     """(n, H, W) uint8 → (n, 1, side, side) uint8: by area when smaller, since bilinear alone would alias."""
     tensor = torch.from_numpy(np.ascontiguousarray(planes))[:, None]
@@ -45,7 +50,7 @@ class Feed:
         read: Callable[[Pack, np.ndarray], np.ndarray] = lambda pack, rows: pack.images[rows],
     ) -> None:
         self.parts, self.device, self.size = parts, device, size
-        self.side = min(round(HEADROOM * size), max(pack.size for pack, _ in parts))
+        self.side = side_of(size, max(pack.size for pack, _ in parts))
         self.count = sum(len(indices) for _, indices in parts)
         planes = 1 + masks + sectors
         where = self._room(self.count * self.side**2 * planes)

@@ -35,7 +35,11 @@ def read_image(data: bytes) -> PILImage.Image:
 
 def read_grey(data: bytes) -> np.ndarray:
     """(H, W) uint8, from any colour mode and depth; what is transparent is black."""
-    image = read_image(data)
+    return grey_of(read_image(data))
+
+
+def grey_of(image: PILImage.Image) -> np.ndarray:
+    """(H, W) uint8 of a decoded image; floating-point values, whose range nobody knows, are refused."""
     if image.mode in DEEP:
         deep = np.asarray(image).astype(np.int64).clip(0)
         depth = next((bits for bits in (8, 10, 12, 14, 16, 24) if deep.max() < 2**bits), 32)

@@ -40,7 +40,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise UsbenchError(f"there is no file {path}: name a .safetensors file.") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UsbenchError(f"{path} is not a whole safetensors file ({error}): save the weights as one.") from error
 
 

@@ -41,8 +41,13 @@ def training_batch(feed: Feed, rows: np.ndarray, matrix: np.ndarray, size: int) 
 
 def plain_images(feed: Feed, rows: np.ndarray, size: int) -> Tensor:
     """Images as they are, resampled to the run's size and normalised: what every evaluation uses."""
-    theta = torch.eye(2, 3, device=feed.device).expand(len(rows), 2, 3)
-    return normalise(resample(feed.take(feed.images, rows).float().mul_(1 / 255), theta, size))
+    return as_seen(feed.take(feed.images, rows), size)
+
+
+def as_seen(images: Tensor, size: int) -> Tensor:
+    """(N, 1, side, side) uint8 → what the network is given of them."""
+    theta = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
+    return normalise(resample(images.float().mul_(1 / 255), theta, size))
 
 
 def plain_batch(feed: Feed, rows: np.ndarray, size: int) -> Labelled:

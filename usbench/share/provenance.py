@@ -1,0 +1,122 @@
+"""Where a network comes from: its data sets as their packs tell, and the settings that make it again. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from usbench.data.home import stored_packs
+from usbench.data.pack import Pack
+from usbench.errors import UsbenchError
+from usbench.report.summary import packs_of
+from usbench.runs.store import Store
+from usbench.share.choose import Trained, runs_of
+from usbench.spec import RunSpec
+
+CHUNK = 256
+
+
+@dataclass
+class Source:
+    """A data set that a network has learnt from or was tested on."""
+
+    name: str
+    uses: list[str] = field(default_factory=list)
+    pack: Pack | None = None  # None where it is not on this machine
+
+    def said(self, attribute: str) -> str:
+        """What its pack says of itself."""
+        return str(self.pack.attributes.get(attribute, "")) if self.pack is not None else ""
+
+
+def sources(trained: Trained) -> list[Source]:
+    """Every data set of a network: trained on, pretrained on, tested on."""
+    by_digest, by_name = _packs(trained.store)
+    tested: dict[str, str] = {}  # name → digest
+    for result in trained.tests:
+        tested.setdefault(str(result.row["test_data"]).partition("/")[0], str(result.facts.get("pack", "")))
+    row, found = trained.record["row"], dict[str, Source]()
+    uses = [(name, "fine-tuning") for name in str(row["train_data"]).split("+")]
+    pretrained = trained.pretrained
+    names = str(pretrained["row"].get("pretrain_data", "none")) if pretrained else "none"
+    uses += [(name, "pretraining, without labels") for name in names.split("+") if name != "none"]
+    uses += [(name, "tests") for name in tested]
+    for name, use in uses:
+        source = found.setdefault(name, Source(name))
+        if use not in source.uses:
+            source.uses.append(use)
+        # A set that was tested on is known by its content; one that was only learnt from by its name.
+        source.pack = by_digest.get(tested[name]) if name in tested else by_name.get(name)
+    if pretrained and (labels := pretrained["facts"].get("pretrain_labels", "none")) != "none":
+        for source in found.values():
+            source.uses = [use.replace("without labels", f"labels: {labels}") for use in source.uses]
+    return list(found.values())
+
+
+def _packs(store: Store) -> tuple[dict[str, Pack], dict[str, Pack]]:
+    """The packs of this machine by content and by name."""
+    by_digest: dict[str, Pack] = {}
+    by_name: dict[str, Pack] = {}
+    for path in dict.fromkeys((*packs_of(store), *stored_packs())):
+        with contextlib.suppress(UsbenchError):
+            pack = Pack(path)
+            by_digest.setdefault(pack.digest, pack)
+            by_name.setdefault(pack.name, pack)
+    return by_digest, by_name
+
+
+def all_insonified(pack: Pack | None) -> bool:
+    """Whether no image of a pack has an outside: its network saw lesions everywhere."""
+    import numpy as np
+
+    if pack is None:
+        return False
+    rows = np.arange(pack.count)
+    return all(bool(pack.plane("sector", rows[at : at + CHUNK]).all()) for at in range(0, pack.count, CHUNK))
+
+
+def spec_of(trained: Trained) -> RunSpec | None:
+    """The run that made a network, with files by their names alone; None where no run or suite tells of it."""
+    for given in _specs(trained):
+        try:
+            spec = RunSpec(**given)
+        except (ValidationError, TypeError):
+            continue
+        if _made_by(spec, trained):
+            names = {key: tuple(map(_bare, getattr(spec, key))) for key in ("data", "ood", "pretrain_data", "split")}
+            return spec.model_copy(update={**names, "init": _bare(spec.init)})
+    return None
+
+
+def _specs(trained: Trained) -> Iterator[dict[str, Any]]:
+    for _, run in runs_of(trained.store):
+        if any(str(stage[0]) == f"finetune-{trained.key}" for stage in run.get("stages", [])):
+            yield dict(run.get("spec", {}))
+    tests = {result.folder.name for result in trained.tests}
+    for path in sorted(trained.store.root.glob("suite-*/suite.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+            suite = json.loads(path.read_text("utf-8"))
+            if any(str(test[0]) in tests for test in suite["tests"]):
+                yield from map(dict, suite["specs"])
+
+
+def _made_by(spec: RunSpec, trained: Trained) -> bool:
+    """Whether a run's settings are those of the network: a suite has many, and a run's baselines are of its spec."""
+    row, identity = trained.record["row"], trained.record["identity"]
+    same = spec.backbone == row.get("backbone") and spec.size == identity["size"]
+    same &= identity["seed"] in spec.seeds and float(row["label_fraction"]) in spec.labels
+    return same and (bool(row.get("baseline")) or (spec.loss, spec.aug) == (row["loss"], row["aug"]))
+
+
+def _bare(text: str) -> str:
+    """A file without where it lies: an export travels."""
+    head, equals, tail = text.partition("=")
+    if equals and ("/" in tail or "\\" in tail):
+        return f"{head}={_bare(tail)}"
+    return Path(text.replace("\\", "/")).name if text.startswith(("/", "~", ".")) or ":\\" in text else text
