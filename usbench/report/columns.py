@@ -15,7 +15,7 @@ WHO = {
     "aug": "augmentation of the pretraining",
     "backbone": "segmentation network",
     "init": "starting weights before pretraining",
-    "pretrain_data": "sets that were pretrained on: training images of those that are trained on too, or marked /train; else whole",
+    "pretrain_data": "sets that were pretrained on: training images of those trained on or marked /train, else whole",
     "pretrain_labels": "labels that the pretraining saw: none, fraction, all",
     "train_data": "sets that were fine-tuned on",
     "test_data": "set that was tested on",
