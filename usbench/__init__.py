@@ -1,7 +1,8 @@
 """usbench: which self-supervised pretraining helps B-mode ultrasound segmentation, and by how much?
 
-A plugin author imports everything from here. Names are loaded when they are used, so importing usbench does not
-import torch.
+A plugin author imports everything from here, and so does a script or a notebook: `usbench.run`, `load`, `leaderboard`
+and `compare` do what the commands do and return tables. Names are loaded when they are used, so importing usbench does
+not import torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from usbench.api.result import Result
+    from usbench.api.running import run
+    from usbench.api.stored import compare, leaderboard, load
     from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol, Video
     from usbench.errors import UsbenchError
     from usbench.hooks import hookimpl
@@ -33,9 +37,14 @@ _HOMES = {
     "Network": "usbench.contracts",
     "Out": "usbench.contracts",
     "Protocol": "usbench.contracts",
+    "Result": "usbench.api.result",
     "UsbenchError": "usbench.errors",
     "Video": "usbench.contracts",
+    "compare": "usbench.api.stored",
     "hookimpl": "usbench.hooks",
+    "leaderboard": "usbench.api.stored",
+    "load": "usbench.api.stored",
+    "run": "usbench.api.running",
 }
 
 __all__ = [
@@ -49,10 +58,15 @@ __all__ = [
     "Network",
     "Out",
     "Protocol",
+    "Result",
     "UsbenchError",
     "Video",
     "__version__",
+    "compare",
     "hookimpl",
+    "leaderboard",
+    "load",
+    "run",
 ]
 
 
@@ -60,3 +74,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'usbench' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

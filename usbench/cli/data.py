@@ -34,7 +34,7 @@ def make(name: str, output: Path | None) -> None:
     """Make a simulated data set, for example phantom or phantom:l12,patients=60,size=256."""
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import build_dataset, find_pack, options_of, short_name, write
     from usbench.hooks import registry
     from usbench.spec import Choice
@@ -64,7 +64,7 @@ def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: 
     """Import the official release of the data set NAME, at PATH, as a pack."""
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import import_pack
     from usbench.hooks import registry
     from usbench.spec import Choice

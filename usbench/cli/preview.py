@@ -27,7 +27,7 @@ def preview(aug: str | None, shifts: str | None, data_name: str, size: int, seed
     """
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import find_pack, options_of
     from usbench.hooks import registry
     from usbench.spec import Choice
@@ -70,7 +70,7 @@ def preview(aug: str | None, shifts: str | None, data_name: str, size: int, seed
 def _preview_shifts(names: str, data_name: str, seed: int, output: Path) -> None:
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import find_pack
     from usbench.draws import generator
     from usbench.evaluate.shifts import SEVERITIES, corrupt, named
