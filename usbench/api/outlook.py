@@ -24,8 +24,8 @@ def outlook(plan: Plan, store: Store) -> str:
     long = clock(left / plan.workers) if left is not None else _of_preset(plan.spec)
     there = f" (the other {len(plan.stages) - len(todo)} are there)" if len(todo) < len(plan.stages) else ""
     return (
-        f"{len(todo)} stages to do{there}{f', about {long}' if long else ''}. Results go to {_short(store.root)}, "
-        f"data are in {_short(data_home())}. Ctrl-C saves; the same command goes on."
+        f"{len(todo)} stages to do{there}{f', about {long}' if long else ''}; Ctrl-C saves. "
+        f"Results: {_short(store.root)}  Data: {_short(data_home())}"
     )
 
 

@@ -64,7 +64,8 @@ class Trackers:
             (folder / "track").mkdir(parents=True, exist_ok=True)
             logger = MAKERS[name](folder / "track", folder.name)
             _ = logger.experiment  # connects
-            logger.log_hyperparams(self.facts)
+            # TensorBoard lists no settings without a metric beside them.
+            logger.log_hyperparams(self.facts, **({"metrics": {"begun": 1}} if name == "tensorboard" else {}))
             logger.save()
         except Exception as error:  # a tracker may raise anything
             self._close("failed")
