@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from usbench.data.home import data_home
+from usbench.data.place import data_home
 from usbench.errors import UsbenchError
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
@@ -24,8 +24,8 @@ def outlook(plan: Plan, store: Store) -> str:
     long = clock(left / plan.workers) if left is not None else _of_preset(plan.spec)
     there = f" (the other {len(plan.stages) - len(todo)} are there)" if len(todo) < len(plan.stages) else ""
     return (
-        f"{len(todo)} stages to do{there}{f', about {long}' if long else ''}; Ctrl-C saves. "
-        f"Results: {_short(store.root)}  Data: {_short(data_home())}"
+        f"{len(todo)} stages to do{there}{f', about {long}' if long else ''}; results in {_short(store.root)}, "
+        f"data in {_short(data_home())}. Ctrl-C saves."
     )
 
 

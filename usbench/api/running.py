@@ -93,7 +93,7 @@ def _run(asked: dict[str, Any]) -> Result:
         return Result.of_plan(plan, store, folder)
     store.open()
     if said := outlook(plan, store):
-        console.print(said, highlight=False, markup=False)
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     facts = {"run": plan.key, **spec.model_dump(mode="json")}
     with Trackers(trackers, folder, facts, console) as watching:
         watching.expect(plan.stages)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from usbench.cli import complete
 from usbench.errors import UsbenchError
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+@complete.offered()
 @click.command()
 @click.option("--aug", help="Augmentation; a+b composes.")
 @click.option("--shifts", help="Corruptions of a test image instead: 'all', or for example speckle,shadow.")

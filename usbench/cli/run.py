@@ -7,7 +7,10 @@ from typing import Any
 
 import click
 
+from usbench.cli import complete
 
+
+@complete.offered()
 @click.command()
 @click.option("--loss", help="Pretraining loss: NAME or NAME:option=value,…")
 @click.option("--aug", help="Augmentation of the pretraining; a+b composes.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from usbench.cli import Group
+from usbench.cli import Group, complete
 from usbench.errors import Interrupted, UsbenchError
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _title(spec: Any) -> str:
     )
 
 
+@complete.offered()
 @suite.command()
 @FILE
 @OUT
