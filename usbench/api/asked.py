@@ -24,7 +24,9 @@ def spec_of(asked: Mapping[str, Any], settings: Any, config: str | os.PathLike[s
             value = {**given[key], **value}
         given[key] = value
     if "loss" not in given:
-        raise UsbenchError("no loss is named: give --loss, for example --loss simclr; 'usbench plugins list' has all of them.")
+        raise UsbenchError(
+            "no loss is named: give --loss, for example --loss simclr; 'usbench plugins list' has all of them."
+        )
     if asked.get("severities") is not None and not given.get("shifts"):
         raise UsbenchError("--severities: of what? Name corruptions too, for example --shifts all.")
     return resolve(given)
