@@ -34,7 +34,10 @@ def test_a_loaded_store_has_the_rows_of_its_runs(finished: Result, store: Path) 
     assert loaded.spec is None and loaded.figures == {} and str(store) in repr(loaded)
 
 
-@pytest.mark.parametrize(("call", "words"), [(usbench.load, "no run's folder and no store"), (usbench.leaderboard, "no usbench store")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [(usbench.load, "no run's folder and no store"), (usbench.leaderboard, "no usbench store")],
+)
 def test_a_folder_that_is_neither_is_refused(call: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(UsbenchError, match=words):
         call(tmp_path)
