@@ -95,6 +95,8 @@ def test_a_run_that_is_only_planned_lists_its_stages(asked: dict[str, Any], tmp_
         ({"labels": "20,50%"}, {"labels": [20, 50]}),
         ({"labels": "20"}, {"labels": np.array([20])}),
         ({"seeds": 3}, {"seeds": [0, 1, 2]}),
+        ({"seeds": 3}, {"seeds": np.int64(3)}),
+        ({"seed": "1,2"}, {"seeds": np.arange(1, 3)}),
         ({"seed": "4,2"}, {"seeds": (4, 2)}),
         ({"seed": 4}, {"seeds": [4]}),
         ({"ood": ("a.h5", "b.h5")}, {"ood": [Path("a.h5"), "b.h5"]}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,11 @@ def _seeds(many: Any, which: Any) -> list[Any] | None:
     """`seeds` says how many, or lists them; `seed` says which."""
     if many is not None and which is not None:
         raise UsbenchError("--seeds (how many) and --seed (which one) exclude each other: give one.")
-    if not isinstance(many, int):
+    if not isinstance(many, Integral):
         return _numbers(many if which is None else which, "--seed", int)
     if many < 1:
         raise UsbenchError(f"--seeds {many}: at least one seed is needed.")
-    return list(range(many))
+    return list(range(int(many)))
 
 
 def _parts(text: str) -> list[str]:
@@ -72,8 +73,8 @@ def _numbers(value: Any, what: str, cast: Any) -> list[Any] | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        plain = value.tolist() if hasattr(value, "tolist") else value  # an array
-        return list(plain) if isinstance(plain, Iterable) else [plain]
+        several = value if isinstance(value, Iterable) else [value]
+        return [each.item() if hasattr(each, "item") else each for each in several]  # numpy's numbers too
     try:
         return [cast(part) for part in _parts(value.replace("%", ""))]
     except ValueError:
