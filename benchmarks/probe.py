@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from usbench.cli.progress import Display
+from usbench.api.progress import Display
 from usbench.contracts import Network
 from usbench.data.feed import Feed
 from usbench.data.home import find_pack

@@ -1,7 +1,8 @@
 """usbench: which self-supervised pretraining helps B-mode ultrasound segmentation, and by how much?
 
-A plugin author imports everything from here. Names are loaded when they are used, so importing usbench does not
-import torch.
+A plugin author imports everything from here, and so does a script or a notebook: `usbench.run`, `load`, `leaderboard`
+and `compare` do what the commands do and return tables. Names are loaded when they are used, so importing usbench does
+not import torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from usbench.api.result import Result
+    from usbench.api.running import run
+    from usbench.api.stored import compare, leaderboard, load
     from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol, Video
     from usbench.errors import UsbenchError
     from usbench.hooks import hookimpl
@@ -36,13 +40,18 @@ _HOMES = {
     "Network": "usbench.contracts",
     "Out": "usbench.contracts",
     "Protocol": "usbench.contracts",
+    "Result": "usbench.api.result",
     "UsbenchError": "usbench.errors",
     "Video": "usbench.contracts",
+    "compare": "usbench.api.stored",
     "export": "usbench.share.export",
     "hookimpl": "usbench.hooks",
+    "leaderboard": "usbench.api.stored",
+    "load": "usbench.api.stored",
     "load_network": "usbench.share.network",
     "load_pretrained_encoder": "usbench.share.network",
     "predict": "usbench.share.predict",
+    "run": "usbench.api.running",
 }
 
 __all__ = [
@@ -56,14 +65,19 @@ __all__ = [
     "Network",
     "Out",
     "Protocol",
+    "Result",
     "UsbenchError",
     "Video",
     "__version__",
+    "compare",
     "export",
     "hookimpl",
+    "leaderboard",
+    "load",
     "load_network",
     "load_pretrained_encoder",
     "predict",
+    "run",
 ]
 
 
@@ -71,3 +85,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'usbench' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

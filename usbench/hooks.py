@@ -155,6 +155,12 @@ class Registry:
         self.broken: dict[str, str] = {}  # plugin → why it could not be loaded
         self.folders: list[Path] = []  # of loose files, for workers that must load the same
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        self._found: set[str] = set()  # plugins that another process finds too
+
+    @property
+    def travels(self) -> bool:
+        """Whether another process would find the same plugins; none that was handed over as an object."""
+        return all(name in self._found for name, _ in self.pm.list_name_plugin())
 
     def add(self, plugin: Any, name: str) -> None:
         """Load one plugin and take in what it registers; a plugin that fails is set aside with its reason."""
@@ -266,6 +272,7 @@ class Registry:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's module may raise anything
             self.broken[name] = f"{type(error).__name__}: {error}"
             return
+        self._found.add(name)
         self.add(plugin, name)
 
 

@@ -155,7 +155,7 @@ class RunSpec(BaseModel):
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """The named sets of defaults."""
+    """The named sets of defaults; `about` is how long a run takes, in words."""
     return tomllib.loads(files("usbench").joinpath("presets.toml").read_text("utf-8"))
 
 
@@ -165,7 +165,7 @@ def resolve(given: dict[str, Any]) -> RunSpec:
     name = str(given.get("preset", "quick"))
     if name not in known:
         raise unknown("preset", name, known)
-    merged: dict[str, Any] = {"preset": name, **known[name]}
+    merged: dict[str, Any] = {"preset": name, **{key: value for key, value in known[name].items() if key != "about"}}
     if "data" in given:
         merged.pop("ood", None)  # the preset's other domains belong to the preset's data
     for key, value in given.items():

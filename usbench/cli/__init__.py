@@ -27,6 +27,7 @@ COMMANDS = {
     "plugins": ("usbench.cli.plugins:plugins", "List, describe, check and begin plugins."),
     "preview": ("usbench.cli.preview:preview", "A contact sheet of what an augmentation does."),
     "doctor": ("usbench.cli.doctor:doctor", "Check this machine and this installation."),
+    "completion": ("usbench.cli.complete:completion", "The script that lets a shell complete commands and names."),
 }
 
 
@@ -38,6 +39,8 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one is nearest."""
         names = self.list_commands(ctx)
+        if ctx.resilient_parsing:  # a shell asks what fits
+            return super().resolve_command(ctx, args)
         if args and args[0] not in names and not args[0].startswith("-"):
             raise unknown("command", args[0], names)
         return super().resolve_command(ctx, args)

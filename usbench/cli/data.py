@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from usbench.cli import Group
+from usbench.cli import Group, complete
 from usbench.cli.guard import leaks, splits
 from usbench.errors import RunFailed, UsbenchError
 
@@ -34,7 +34,7 @@ def make(name: str, output: Path | None) -> None:
     """Make a simulated data set, for example phantom or phantom:l12,patients=60,size=256."""
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import build_dataset, find_pack, options_of, short_name, write
     from usbench.hooks import registry
     from usbench.spec import Choice
@@ -54,6 +54,7 @@ def make(name: str, output: Path | None) -> None:
     _describe(console, pack)
 
 
+@complete.offered(name=complete.release)
 @data.command("import")
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))
@@ -64,7 +65,7 @@ def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: 
     """Import the official release of the data set NAME, at PATH, as a pack."""
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import import_pack
     from usbench.hooks import registry
     from usbench.spec import Choice
@@ -84,8 +85,8 @@ def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: 
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def list_(as_json: bool) -> None:
     """The packs in the data home."""
-    from usbench.data.home import data_home, stored_packs
     from usbench.data.inventory import listed
+    from usbench.data.place import data_home, stored_packs
 
     rows = [listed(path) for path in stored_packs()]
     if as_json:
@@ -99,6 +100,7 @@ def list_(as_json: bool) -> None:
         )
 
 
+@complete.offered()
 @data.command()
 @click.argument("pack")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
@@ -112,6 +114,7 @@ def info(pack: str, as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
 
 
+@complete.offered()
 @data.command()
 @click.argument("packs", nargs=-1, required=True)
 def check(packs: tuple[str, ...]) -> None:
@@ -146,6 +149,7 @@ def _describe(console: Console, pack: Pack) -> None:
     )  # fmt: skip
 
 
+@complete.offered()
 @data.command()
 @click.argument("packs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from usbench.errors import RunFailed
 @click.command()
 def doctor() -> None:
     """Check this machine and this installation; exit code 1 where something must be mended."""
-    from usbench.data.home import data_home
+    from usbench.data.place import data_home
     from usbench.hooks import registry
     from usbench.runs.engines import versions
     from usbench.spec import cpu_flags, resolve_precision, resolve_threads
@@ -40,6 +42,9 @@ def doctor() -> None:
             f"torch, torchvision and lightly do not fit together ({' '.join(str(error).split())}): "
             "reinstall with 'pip install --force-reinstall torch torchvision' from the plain package index"
         )
+    for extra, missing in _extras().items():
+        said = f"not installed: {', '.join(missing)} (pip install 'usbench[{extra}]')" if missing else "installed"
+        click.echo(f"{f'extra {extra}':<28} {said}")
     home = data_home()
     present = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(present).free / 2**30
@@ -57,3 +62,18 @@ def doctor() -> None:
     if wrong:
         raise RunFailed(f"{len(wrong)} thing{'s' if len(wrong) > 1 else ''} to mend, see above.")
     click.echo("all is well")
+
+
+def _extras() -> dict[str, list[str]]:
+    """What each optional extra lacks here, but for the developers' one."""
+    found: dict[str, list[str]] = {}
+    for text in importlib.metadata.requires("usbench") or []:
+        asked = re.match(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]", text)
+        if asked is None or asked[2] == "dev":
+            continue
+        missing = found.setdefault(asked[2], [])
+        try:
+            importlib.metadata.version(asked[1])
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(asked[1])
+    return found

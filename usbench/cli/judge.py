@@ -10,54 +10,32 @@ import click
 from usbench.errors import RunFailed, UsbenchError
 
 
-def print_summary(console: Any, summary: Any) -> None:
-    """A run's table, its footnotes, and where the CSV and the pictures are."""
-    from usbench.report.robustness import robustness_tables
-    from usbench.report.table import footnotes, results_tables
-
-    for table in (*results_tables(summary.cells), *robustness_tables(summary.cells)):
-        console.print(table)
-    for note in footnotes(summary.cells, summary.missing):
-        console.print(note, highlight=False, markup=False)
-    for name in ("leaderboard.csv", *summary.pictures):
-        console.print(f"  {summary.folder / name}", highlight=False, soft_wrap=True, markup=False)
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def show(run: Path) -> None:
     """Show a run again: RUN is its folder, as `usbench run` printed it."""
     from rich.console import Console
 
-    from usbench.report.summary import read_summary
+    from usbench.api.result import title_of
+    from usbench.api.stored import of_run
     from usbench.report.table import plain_table
-    from usbench.runs.store import Store
 
     if not (run / "run.json").is_file():
         raise UsbenchError(f"{run} is no run's folder (it has no run.json): name one that 'usbench run' printed.")
-    store = Store(run.resolve().parent).check_schema()
-    try:
-        summary = read_summary(run, store)
-        spec, stages = summary.run["spec"], dict(summary.run["stages"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsbenchError(
-            f"{run / 'run.json'} cannot be read ({type(error).__name__}: {error}): run the same command again."
-        ) from error
+    result = of_run(run)
     console = Console()
-    console.print(
-        f"{spec['loss']} under {spec['aug']}, {spec['backbone']} at {spec['size']} px from {spec['init']} weights, "
-        f"seeds {', '.join(map(str, spec['seeds']))}", highlight=False, markup=False,
-    )  # fmt: skip
-    print_summary(console, summary)
+    if result.spec is not None:
+        console.print(title_of(result.spec), highlight=False, markup=False)
+    result.print(console)
     table = plain_table("training", "steps", "seconds", "loss", "inner score", "spread", "RankMe", title="Trainings")
-    for stage_id, title in stages.items():
+    for stage_id, title in result.titles.items():
         if stage_id.startswith("evaluate"):
             continue
-        facts = store.record(stage_id)["facts"]
+        facts = result.store.record(stage_id)["facts"]
         inner = next((name for name in facts if name.endswith("_inner")), "")
         numbers = [(facts.get(k), f) for k, f in ((inner, ".3f"), ("spread", ".2f"), ("rankme", ".1f"))]
         table.add_row(
-            title, str(facts["steps"]), f"{facts['device_seconds']:.0f}", _last_loss(store.folder(stage_id)),
+            title, str(facts["steps"]), f"{facts['device_seconds']:.0f}", _last_loss(result.store.folder(stage_id)),
             *(format(value, f) if value is not None else "" for value, f in numbers),
         )  # fmt: skip
     console.print(table)
@@ -87,37 +65,20 @@ def board(
     console = Console()
     if explain:
         _explain(console)
-    elif not folders:
-        raise UsbenchError("no store is named: give the --out folder of a run, for example 'usbench leaderboard runs'.")
-    if not folders:
+    if explain and not folders:
         return
-    from usbench.report.cells import cells
+    from usbench.api.stored import of_stores
     from usbench.report.files import write_csv, write_markdown
-    from usbench.report.index import Index
-    from usbench.report.leaderboard import table_of
-    from usbench.report.robustness import robustness_tables
-    from usbench.report.table import footnotes, results_tables
-    from usbench.runs.store import Store
 
-    index = Index([Store(folder).check_schema() for folder in dict.fromkeys(folders)])
-    every = cells(index.results, index.memo)
-    if not every:
-        broken = f" ({len(index.broken)} half-written)" if index.broken else ""
-        raise UsbenchError(
-            f"no finished result in {', '.join(map(str, folders))}{broken}: run something with --out first."
-        )
-    for table in (*results_tables(every), *robustness_tables(every)):
-        console.print(table)
-    for note in footnotes(every, index.broken):
-        console.print(note, highlight=False, markup=False)
-    whole = table_of(every)
-    index.save()
+    result = of_stores(folders)
+    result.print(console)
+    whole = result.leaderboard
     for path, write in ((csv_path, write_csv), (md_path, write_markdown)):
         if path is not None:
             write(whole, path)
             console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
     if ranks_path is not None:
-        _draw_ranks(every, ranks_path)
+        _draw_ranks(result.cells, ranks_path)
 
 
 def _draw_ranks(every: Any, path: Path) -> None:
@@ -159,57 +120,9 @@ def _explain(console: Any) -> None:
 )
 def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
     """A less B on the same images: A and B are keys of a leaderboard, beginnings of keys, or folders of runs."""
-    from rich.console import Console
-    from rich.markup import escape
+    from usbench.api.stored import compare as compared
 
-    from usbench.report import compare as pairs
-    from usbench.report.cells import cells
-    from usbench.report.files import one_line
-    from usbench.report.index import Index
-    from usbench.report.table import plain_table
-    from usbench.runs.store import Store
-
-    runs = [Path(text).resolve().parent for text in (first, second) if (Path(text) / "run.json").is_file()]
-    places = folders or tuple(dict.fromkeys(runs)) or (Path("runs"),)
-    stores = [Store(place).check_schema() for place in places]
-    every = cells(Index(stores).results)
-    found = pairs.compare(*(pairs.find(text, every, stores) for text in (first, second)))
-    console = Console()
-    table = plain_table(
-        "tested on", "labels", "A", "B", "A − B [95 %]", "p", "signed-rank p", "seeds", title=_title(found[0])
-    )
-    for pair in found:
-        row = pair.first.row
-        means = [f"{pairs.mean_over(cell, pair.seeds).mean:.3f}" for cell in (pair.first, pair.second)]
-        estimate = pair.estimate
-        interval = f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
-        numbers = ["" if p != p else f"{p:.3g}" for p in (estimate.p, pair.signed_rank)]
-        where = one_line(f"{row['test_data']} ({row['shift']})")
-        table.add_row(
-            escape(where), f"{row['label_fraction']:g} %", *means, interval, *numbers, str(len(pair.seeds))
-        )  # fmt: skip
-    console.print(table)
-    table = plain_table("tested on", "labels", "image", "A", "B", "A − B", title="Images that differ most")
-    for pair in found:
-        for name, mine, theirs in pair.images if len(found) == 1 else pair.images[:3]:
-            row = pair.first.row
-            table.add_row(
-                escape(one_line(row["test_data"])), f"{row['label_fraction']:g} %", escape(one_line(name)),
-                f"{mine:.3f}", f"{theirs:.3f}", f"{mine - theirs:+.3f}",
-            )  # fmt: skip
-    console.print(table)
-    for note in pairs.notes(found):
-        console.print(one_line(note), highlight=False, markup=False)
-
-
-def _title(pair: Any) -> str:
-    from rich.markup import escape
-
-    from usbench.report.files import one_line
-    from usbench.report.ranks import method_of
-
-    names = [f"{method_of(cell)} ({cell.row['setting'][:8]})" for cell in (pair.first, pair.second)]
-    return escape(one_line(f"{pair.first.primary}: A is {names[0]}, B is {names[1]}"))
+    compared(first, second, stores=folders).print()
 
 
 @click.command()

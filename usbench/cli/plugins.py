@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from usbench.cli import Group
+from usbench.cli import Group, complete
 from usbench.hooks import KINDS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def list_(as_json: bool) -> None:
         click.echo(f"broken: plugin '{name}' could not be loaded ({reason})")
 
 
+@complete.offered(name=complete.any_plugin)
 @plugins.command()
 @click.argument("name")
 @click.option("--kind", type=KIND, help="Where one name stands in several kinds.")
@@ -72,6 +73,7 @@ def show(name: str, kind: str | None) -> None:
             click.echo(bibtex(entry.reference))
 
 
+@complete.offered(name=complete.any_plugin)
 @plugins.command()
 @click.argument("name", required=False)
 @click.option("--all", "every", is_flag=True, help="Everything that is registered.")

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from usbench.cli import complete
 from usbench.errors import UsbenchError
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+@complete.offered()
 @click.command()
 @click.option("--aug", help="Augmentation; a+b composes.")
 @click.option("--shifts", help="Corruptions of a test image instead: 'all', or for example speckle,shadow.")
@@ -27,7 +29,7 @@ def preview(aug: str | None, shifts: str | None, data_name: str, size: int, seed
     """
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import find_pack, options_of
     from usbench.hooks import registry
     from usbench.spec import Choice
@@ -70,7 +72,7 @@ def preview(aug: str | None, shifts: str | None, data_name: str, size: int, seed
 def _preview_shifts(names: str, data_name: str, seed: int, output: Path) -> None:
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.data.home import find_pack
     from usbench.draws import generator
     from usbench.evaluate.shifts import SEVERITIES, corrupt, named

@@ -7,52 +7,10 @@ from typing import Any
 
 import click
 
-from usbench.errors import Interrupted, UsbenchError
+from usbench.cli import complete
 
 
-def _numbers(text: str, what: str, cast: Any) -> list[Any]:
-    try:
-        return [cast(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UsbenchError(f"{what} '{text}' are not numbers: write them by comma, as in 1,3,5.") from None
-
-
-def _settings(values: tuple[str, ...]) -> dict[str, Any]:
-    """--set pretrain.steps=500 → {"pretrain": {"steps": 500}}."""
-    found: dict[str, Any] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        group, dot, name = key.partition(".")
-        if not equals or not dot:
-            raise UsbenchError(f"--set {text}: write for example --set pretrain.steps=500.")
-        found.setdefault(group, {})[name] = value
-    return found
-
-
-def _given(**flags: Any) -> dict[str, Any]:
-    """What the user typed, in the spec's own form."""
-    given = {key: flags[key] for key in ("loss", "aug", "backbone", "init", "protocol", "size", "preset", "fold")}
-    given["pretrain_part"] = flags["pretrain_part"]
-    given |= {key: flags[key] for key in ("device", "precision", "threads")}
-    given |= {key: list(flags[key]) or None for key in ("data", "ood", "pretrain_data", "split")}
-    given |= {"leave_device": flags["leave_device"], "allow_leaks": flags["allow_leaks"] or None}
-    if flags["shifts"] is not None:
-        given["shifts"] = [name.strip() for name in flags["shifts"].split(",") if name.strip()]
-    if flags["severities"] is not None:
-        given["severities"] = _numbers(flags["severities"], "--severities", int)
-    if flags["labels"] is not None:
-        given["labels"] = _numbers(flags["labels"].replace("%", ""), "--labels", float)
-    if flags["seeds"] is not None and flags["seed"] is not None:
-        raise UsbenchError("--seeds (how many) and --seed (which one) exclude each other: give one.")
-    if flags["seeds"] is not None:
-        if flags["seeds"] < 1:
-            raise UsbenchError(f"--seeds {flags['seeds']}: at least one seed is needed.")
-        given["seeds"] = list(range(flags["seeds"]))
-    if flags["seed"] is not None:
-        given["seeds"] = _numbers(flags["seed"], "--seed", int)
-    return {key: value for key, value in given.items() if value is not None}
-
-
+@complete.offered()
 @click.command()
 @click.option("--loss", help="Pretraining loss: NAME or NAME:option=value,…")
 @click.option("--aug", help="Augmentation of the pretraining; a+b composes.")
@@ -77,80 +35,25 @@ def _given(**flags: Any) -> dict[str, Any]:
 @click.option("--device", help="auto, cpu or cuda.")
 @click.option("--precision", help="auto, bf16 or float32.")
 @click.option("--threads", type=int, help="CPU threads; 0 takes the cores there are.")
-@click.option("--set", "settings", multiple=True, help="A schedule's setting, for example pretrain.steps=500.")
+@click.option("--set", multiple=True, help="A schedule's setting, for example pretrain.steps=500.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
 @click.option("--config", type=click.Path(path_type=Path), help="Read settings from a TOML file; flags win.")
 @click.option("--save-config", type=click.Path(path_type=Path), help="Write the resolved settings and go on.")
+@click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
 @click.option("--dry-run", is_flag=True, help="Show stages, keys and what is cached, and stop.")
-def run(
-    settings: tuple[str, ...], out: Path, config: Path | None, save_config: Path | None, dry_run: bool, **flags: Any
-) -> None:
+def run(**options: Any) -> None:
     """Pretrain, fine-tune and test one method beside its baselines.
 
     Runs what is missing in the store and ends with a table, a CSV and pictures. Ctrl-C saves; the same command goes on.
     """
-    from rich.console import Console
+    import usbench
 
-    from usbench.cli.progress import Display
-    from usbench.hooks import registry
-    from usbench.runs.plan import make_plan
-    from usbench.runs.store import Store
-    from usbench.spec import config_text, read_config, resolve
-
-    given = read_config(config) if config is not None else {}
-    for key, value in (_given(**flags) | _settings(settings)).items():
-        if isinstance(value, dict) and isinstance(given.get(key), dict):
-            value = {**given[key], **value}
-        given[key] = value
-    if "loss" not in given:
-        raise UsbenchError("no loss is named: give --loss, for example --loss simclr ('usbench plugins list').")
-    if flags["severities"] is not None and not given.get("shifts"):
-        raise UsbenchError("--severities: of what? Name corruptions too, for example --shifts all.")
-    spec = resolve(given)
-    console = Console()
-    store = Store(out)
-    store.check_place()
-    with Display(console) as display:
-        plan = make_plan(registry(), spec, display.making)
-    if save_config is not None:
-        try:
-            save_config.write_text(config_text(spec), "utf-8")
-        except OSError as error:
-            raise UsbenchError(f"--save-config {save_config} cannot be written ({error.strerror}).") from None
-    if dry_run:
-        _show_plan(console, plan, store)
-        return
-    store.open()
-    from usbench.runs.engines import run_plan
-
-    with Display(console) as display:
-        try:
-            # A traceback does not travel between processes, so --debug keeps all work in this one.
-            debugging = click.get_current_context().find_root().params.get("debug")
-            computed = run_plan(plan, store, registry(), display, workers=1 if debugging else plan.workers)
-        except Interrupted as stop:
-            raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
-    _finish(console, plan, store, computed)
-
-
-def _show_plan(console: Any, plan: Any, store: Any) -> None:
-    from rich.markup import escape
-
-    from usbench.report.table import plain_table
-
-    table = plain_table("stage", "key", "", title=escape(f"{len(plan.stages)} stages in {store.root}"))
-    for stage in plan.stages:
-        table.add_row(escape(stage.title), stage.key, "cached" if store.has(stage.id) else "to do")
-    console.print(table)
-
-
-def _finish(console: Any, plan: Any, store: Any, computed: int) -> None:
-    from usbench.cli.judge import print_summary
-    from usbench.report.summary import summarise
-
-    summary = summarise(plan, store)
-    print_summary(console, summary)
-    console.print(
-        f"{computed} of {len(plan.stages)} stages computed, the rest was there. Again: usbench show {summary.folder}",
-        highlight=False, soft_wrap=True, markup=False,
-    )  # fmt: skip
+    # A traceback does not travel between processes, so --debug keeps all work in this one.
+    debugging = click.get_current_context().find_root().params.get("debug")
+    result = usbench.run(**options, workers=1 if debugging else None)
+    result.print()
+    if not result.planned:
+        click.echo(
+            f"{result.computed} of {len(result.titles)} stages computed, the rest was there. "
+            f"Again: usbench show {result.path}"
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from usbench.cli import Group
+from usbench.cli import Group, complete
 from usbench.errors import Interrupted, UsbenchError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def suite() -> None:
 def _resolved(file: Path, skip_missing: bool) -> SuitePlan:
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
     from usbench.hooks import registry
     from usbench.runs.suite import plan_suite
     from usbench.suites import read_suite
@@ -65,6 +65,7 @@ def _about(resolved: SuitePlan, store: Store) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from usbench.api.outlook import clock
     from usbench.report.table import plain_table
     from usbench.runs.suite import seconds_left
 
@@ -90,7 +91,7 @@ def _about(resolved: SuitePlan, store: Store) -> None:
         lines.append(
             "Time left: not known until a training of each kind is done."
             if left is None
-            else f"Time left: about {_clock(left / resolved.runs[0].plans[0][1].workers)}."
+            else f"Time left: about {clock(left / resolved.runs[0].plans[0][1].workers)}."
         )
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
@@ -104,42 +105,45 @@ def _title(spec: Any) -> str:
     )
 
 
-def _clock(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
-
-
+@complete.offered()
 @suite.command()
 @FILE
 @OUT
 @SKIP
 @click.option("--yes", is_flag=True, help="Start however many runs there are.")
 @click.option("--workers", type=click.IntRange(1), help="Stages at once on this machine.")
-def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None) -> None:
+@click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
+def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, track: str) -> None:
     """Do what is missing of a suite, and write one leaderboard. Ctrl-C saves; the same command goes on."""
     from rich.console import Console
 
-    from usbench.cli.progress import Display
+    from usbench.api.progress import Display
+    from usbench.api.trackers import Trackers, tracker_names
     from usbench.hooks import registry
-    from usbench.report.suite import write_suite
-    from usbench.report.table import footnotes, results_tables
-    from usbench.runs.suite import run_suite
+    from usbench.report.shown import parts_of, print_parts
+    from usbench.report.suite import suite_folder, write_suite
+    from usbench.runs.observers import Observers
+    from usbench.runs.suite import run_suite, unique
     from usbench.suites import MANY
 
+    trackers = tracker_names(track)
     resolved, store, console = _resolved(file, skip_missing), _store(out), Console()
     if len(resolved.runs) > MANY and not yes:
         raise UsbenchError(f"{file} has {len(resolved.runs)} runs, more than {MANY}: start them with --yes.")
     for why in resolved.missing.values():
         console.print(f"Left out: {why}", highlight=False, markup=False, soft_wrap=True)
     store.open()
-    with Display(console) as display:
-        try:
-            tests, computed = run_suite(resolved, store, registry(), display, workers=workers)
-        except Interrupted as stop:
-            raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
-    folder, every = write_suite(resolved, tests, store)
-    for table in results_tables(every):
-        console.print(table)
-    for note in footnotes(every, []):
-        console.print(note, highlight=False, markup=False)
-    console.print(f"  {folder / 'leaderboard.csv'}", highlight=False, soft_wrap=True, markup=False)
+    facts = {f"run {place}": _title(trials.run.spec) for place, trials in enumerate(resolved.runs, 1)}
+    facts |= {"suite": resolved.suite.name, "about": resolved.suite.about}
+    with Trackers(trackers, suite_folder(resolved, store), facts, console) as watching:
+        watching.expect(unique(stage for trials in resolved.runs for _, plan in trials.plans for stage in plan.stages))
+        with Display(console) as display:
+            try:
+                observer = Observers(display, watching)
+                tests, computed = run_suite(resolved, store, registry(), observer, workers=workers)
+            except Interrupted as stop:
+                raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+        folder, every = write_suite(resolved, tests, store)
+        watching.finish(every, [])
+    print_parts(console, parts_of(every, [], [folder / "leaderboard.csv"]))
     console.print(f"{computed} stages computed, the rest was there.", highlight=False)

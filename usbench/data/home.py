@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from usbench.data.pack import Pack, write_pack
+from usbench.data.place import data_home
 from usbench.data.release import NotThisSet
 from usbench.data.sector import with_sector
 from usbench.errors import RunFailed, UsbenchError
@@ -27,13 +28,6 @@ class NotImported(UsbenchError):
             f"run 'usbench data import {name} PATH' with the folder or zip of its official release."
         )
         self.name = name
-
-
-def data_home() -> Path:
-    """USBENCH_DATA, else the user's data folder."""
-    if home := os.environ.get("USBENCH_DATA"):
-        return Path(home)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "usbench"
 
 
 def options_of(entry: Entry, choice: Choice) -> dict[str, object]:
@@ -163,8 +157,3 @@ def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
 def any_pack(registry: Registry, text: str) -> Pack:
     """The pack that a user means by a file, whatever it is called, or by the name of a data set."""
     return Pack(Path(text)) if Path(text).is_file() else find_pack(registry, text, lambda *_: None)
-
-
-def stored_packs() -> list[Path]:
-    """The packs in the data home."""
-    return sorted(data_home().glob("*.h5"))

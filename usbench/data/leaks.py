@@ -17,9 +17,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from usbench.data.home import Progress, data_home
+from usbench.data.home import Progress
 from usbench.data.likeness import REVISION, SIDE, near_duplicates, thumbnails
 from usbench.data.pack import Pack
+from usbench.data.place import data_home
 from usbench.errors import UsbenchError
 
 Member = tuple[Pack, int]  # an image by its pack and row

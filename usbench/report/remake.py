@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from usbench.data.home import stored_packs
 from usbench.data.pack import Pack
+from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import unpack_masks
 from usbench.hooks import registry

@@ -14,10 +14,15 @@ from usbench.runs.store import Store, write_json
 from usbench.runs.suite import SuitePlan
 
 
+def suite_folder(plan: SuitePlan, store: Store) -> Path:
+    """Where a suite's table lies."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.suite.name)[:60]
+    return store.root / f"suite-{name}"
+
+
 def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path, list[Cell]]:
     """Write a suite's leaderboard; returns its folder and the rows."""
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in plan.suite.name)[:60]
-    folder = store.root / f"suite-{name}"
+    folder = suite_folder(plan, store)
     folder.mkdir(exist_ok=True)
     # A test may have been done for another run: what stands here is what this suite asked.
     asked = {stage.id: stage.row for stage in tests}

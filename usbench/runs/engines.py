@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -65,7 +66,7 @@ class _Watch:
 def run_plan(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int = 1) -> int:
     """Do what is missing; returns how many stages were missing."""
     todo = [stage for stage in plan.stages if not store.has(stage.id)]
-    if workers > 1 and len(todo) > 1:
+    if workers > 1 and len(todo) > 1 and known.travels:
         _Pool(store, known, observer, min(workers, len(todo))).run(todo, plan)
         return len(todo)
     stages = Stages(store, known)
@@ -128,7 +129,8 @@ class _Pool:
             process = context.Process(
                 target=_worker, args=(theirs, str(store.root), folders, os.getpid(), self.stop), daemon=True
             )
-            process.start()
+            with _nobodys_main():
+                process.start()
             theirs.close()
             self.workers[ours] = process
 
@@ -197,6 +199,19 @@ class _Pool:
             process.join(30)
             if process.is_alive():
                 process.terminate()
+
+
+@contextlib.contextmanager
+def _nobodys_main() -> Iterator[None]:
+    """Let a process start without importing the program that started it. Workers need nothing of it, and a script that
+    calls `usbench.run` outside of `if __name__ == "__main__"` would begin anew in each of them."""
+    main = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)
 
 
 def _urgency(stage: Stage) -> tuple[int, int]:

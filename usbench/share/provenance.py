@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from usbench.data.home import stored_packs
 from usbench.data.pack import Pack
+from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
 from usbench.report.summary import packs_of
 from usbench.runs.store import Store

@@ -1,9 +1,11 @@
-"""How long work shows: a live display on a terminal, plain lines into a pipe."""
+"""How far work is: a live display on a terminal or in a notebook, plain lines into a pipe."""
 
 from __future__ import annotations
 
 import signal
+import threading
 import time
+from importlib.util import find_spec
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,7 +23,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.stopping = False
-        self.live = console.is_terminal
+        # A notebook needs its widgets to draw a line anew.
+        self.live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
         self.progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=18),
             TextColumn("{task.fields[facts]}"), TimeRemainingColumn(compact=True),
@@ -32,13 +35,15 @@ class Display:
         self.before: Any = None
 
     def __enter__(self) -> Display:
-        self.before = signal.signal(signal.SIGINT, self._interrupt)
+        if threading.current_thread() is threading.main_thread():  # another one is never interrupted
+            self.before = signal.signal(signal.SIGINT, self._interrupt)
         self.progress.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
-        signal.signal(signal.SIGINT, self.before)
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.stopping:

@@ -1,0 +1,1 @@
+"""What Python and notebooks call: `usbench.run`, `load`, `leaderboard` and `compare`. The command line is its skin."""

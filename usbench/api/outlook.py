@@ -1,0 +1,52 @@
+"""What a run is about to do, in a line: how much, how long, and where things go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from usbench.data.place import data_home
+from usbench.errors import UsbenchError
+from usbench.runs.stage import Plan
+from usbench.runs.store import Store
+from usbench.runs.suite import seconds_left
+from usbench.spec import RunSpec, presets, resolve
+
+# What a preset's own time was not measured for when it is another.
+OF_TIME = ("data", "ood", "labels", "seeds", "backbone", "size", "protocol", "shifts", "pretrain", "finetune")
+
+
+def outlook(plan: Plan, store: Store) -> str:
+    """The line; nothing where nothing is left to do."""
+    todo = [stage for stage in plan.stages if not store.has(stage.id)]
+    if not todo:
+        return ""
+    left = seconds_left(todo, store)
+    long = clock(left / plan.workers) if left is not None else _of_preset(plan.spec)
+    there = f" (the other {len(plan.stages) - len(todo)} are there)" if len(todo) < len(plan.stages) else ""
+    return (
+        f"{len(todo)} stages to do{there}{f', about {long}' if long else ''}; results in {_short(store.root)}, "
+        f"data in {_short(data_home())}. Ctrl-C saves."
+    )
+
+
+def _of_preset(spec: RunSpec) -> str:
+    """How long a preset takes, where nothing that matters for it was changed."""
+    try:
+        usual = resolve({"loss": spec.loss, "preset": spec.preset})
+    except UsbenchError:
+        return ""
+    same = all(getattr(usual, name) == getattr(spec, name) for name in OF_TIME)
+    return str(presets()[spec.preset].get("about", "")) if same else ""
+
+
+def clock(seconds: float) -> str:
+    """A time that nobody needs exactly."""
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def _short(path: Path) -> str:
+    """A folder as a person would write it."""
+    whole, home = path.absolute(), Path.home()
+    if whole.is_relative_to(home) and path.is_absolute():
+        return str(Path("~") / whole.relative_to(home))
+    return f"{path}/" if not path.is_absolute() else str(path)

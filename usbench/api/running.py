@@ -1,0 +1,120 @@
+"""`usbench.run`: one method beside its baselines, from Python. The command line calls it too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from usbench.api.asked import spec_of
+from usbench.api.outlook import outlook
+from usbench.api.progress import Display
+from usbench.api.result import Result
+from usbench.api.trackers import Trackers, tracker_names
+from usbench.errors import Interrupted, UsbenchError, of_system
+from usbench.hooks import registry
+from usbench.report.summary import run_name, summarise
+from usbench.runs.engines import run_plan
+from usbench.runs.observers import Observers
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan
+from usbench.runs.store import Store
+from usbench.spec import config_text
+
+PathLike = str | os.PathLike[str]
+Texts = PathLike | Sequence[PathLike]
+Numbers = float | str | Iterable[float]
+
+
+def run(
+    loss: str | None = None,
+    *,
+    aug: str | None = None,
+    backbone: str | None = None,
+    init: PathLike | None = None,
+    data: Texts | None = None,
+    ood: Texts | None = None,
+    pretrain_data: Texts | None = None,
+    pretrain_part: str | None = None,
+    labels: Numbers | None = None,
+    seeds: int | Iterable[int] | None = None,
+    seed: Numbers | None = None,
+    fold: int | None = None,
+    split: Texts | None = None,
+    leave_device: str | None = None,
+    allow_leaks: bool = False,
+    shifts: str | Sequence[str] | None = None,
+    severities: Numbers | None = None,
+    preset: str | None = None,
+    size: int | None = None,
+    protocol: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    set: Mapping[str, Any] | Sequence[str] | None = None,
+    out: PathLike = "runs",
+    config: PathLike | None = None,
+    save_config: PathLike | None = None,
+    dry_run: bool = False,
+    track: str | Sequence[str] = (),
+    progress: bool = True,
+    workers: int | None = None,
+) -> Result:
+    """Pretrain, fine-tune and test one method beside its baselines; returns the results.
+
+    What stands in the store `out` already is not computed again. The arguments are the options of `usbench run`
+    (`usbench run --help` explains them): `seeds` is how many or a list of them, and `set` overrides a schedule, as in
+    `set={"pretrain.steps": 500}`. `progress` shows how far it is, and `workers` is how many stages run at once.
+    Bad input raises a UsbenchError. An interrupt saves and raises an Interrupted; the same call goes on.
+    """
+    asked = dict(locals())
+    try:
+        return _run(asked)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise of_system(error) from error
+
+
+def _run(asked: dict[str, Any]) -> Result:
+    trackers = tracker_names(asked["track"])
+    spec = spec_of(asked, asked["set"], asked["config"])
+    console = Console(quiet=not asked["progress"])
+    store = Store(Path(asked["out"]))
+    store.check_place()
+    with Display(console) as display:
+        plan = make_plan(registry(), spec, display.making)
+    if asked["save_config"] is not None:
+        _save_config(Path(asked["save_config"]), config_text(spec))
+    folder = store.root / run_name(plan)
+    if asked["dry_run"]:
+        return Result.of_plan(plan, store, folder)
+    store.open()
+    if said := outlook(plan, store):
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    facts = {"run": plan.key, **spec.model_dump(mode="json")}
+    with Trackers(trackers, folder, facts, console) as watching:
+        watching.expect(plan.stages)
+        computed = _do(plan, store, console, watching, asked["workers"])
+        summary = summarise(plan, store)
+        watching.finish(summary.cells, [folder / name for name in summary.pictures])
+    return Result.of_summary(summary, store, spec, computed)
+
+
+def _do(plan: Plan, store: Store, console: Console, watching: Trackers, workers: int | None) -> int:
+    with Display(console) as display:
+        try:
+            observer = Observers(display, watching)
+            return run_plan(plan, store, registry(), observer, workers=workers or plan.workers)
+        except Interrupted as stop:
+            raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+
+
+def _save_config(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise UsbenchError(f"--save-config {path} cannot be written ({error.strerror}).") from None
