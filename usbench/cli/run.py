@@ -32,7 +32,7 @@ def _settings(values: tuple[str, ...]) -> dict[str, Any]:
 def _given(**flags: Any) -> dict[str, Any]:
     """What the user typed, in the spec's own form."""
     given = {key: flags[key] for key in ("loss", "aug", "backbone", "init", "protocol", "size", "preset", "fold")}
-    given |= {key: flags[key] for key in ("device", "precision", "threads")}
+    given |= {key: flags[key] for key in ("device", "devices", "precision", "threads")}
     given |= {key: list(flags[key]) or None for key in ("data", "ood", "pretrain_data", "split")}
     given |= {"leave_device": flags["leave_device"], "allow_leaks": flags["allow_leaks"] or None}
     if flags["shifts"] is not None:
@@ -73,6 +73,7 @@ def _given(**flags: Any) -> dict[str, Any]:
 @click.option("--size", type=int, help="Pixels a side.")
 @click.option("--protocol", help="How to fine-tune and score.")
 @click.option("--device", help="auto, cpu or cuda.")
+@click.option("--devices", type=int, help="How many share one pretraining: GPUs, or processes on the CPU.  [1]")
 @click.option("--precision", help="auto, bf16 or float32.")
 @click.option("--threads", type=int, help="CPU threads; 0 takes the cores there are.")
 @click.option("--set", "settings", multiple=True, help="A schedule's setting, for example pretrain.steps=500.")
