@@ -101,18 +101,18 @@ class Levels(Sequence[Tensor]):
     """The maps of an encoder, each of which is made when it is first read: on several devices, gathered."""
 
     def __init__(self, count: int, make: Callable[[int], Tensor]) -> None:
-        self.count, self.make = count, functools.cache(make)
+        self.length, self.make = count, functools.cache(make)
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, level: Any) -> Any:
-        places = range(self.count)[level]
+        places = range(self.length)[level]
         return self.make(places) if isinstance(places, int) else [self.make(place) for place in places]
 
     def chunk(self, parts: int) -> list[Levels]:
         """The maps of consecutive parts of the rows."""
-        return [Levels(self.count, lambda level, part=part: self[level].chunk(parts)[part]) for part in range(parts)]
+        return [Levels(self.length, lambda level, part=part: self[level].chunk(parts)[part]) for part in range(parts)]
 
 
 def pooled(maps: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Several ranks in one process: threads of which one runs at a time, and the others wait where tensors are exchanged."""
+"""Several ranks in one process: threads of which one runs at a time until tensors are exchanged."""
 
 from __future__ import annotations
 

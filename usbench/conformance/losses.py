@@ -220,7 +220,7 @@ def _differs(one: dict[str, Tensor], other: dict[str, Tensor], name: str) -> boo
 
 
 def is_the_same_on_two_devices(bench: Bench) -> str:
-    """Where it is `distributed`, two ranks come to the loss and gradient of one, and remember the same as each other."""
+    """Where it is `distributed`, two devices come to the loss and gradient of one, and remember the same."""
     if not bench.loss.distributed:
         return "it is refused on several devices"
     several.compare(bench.entry)

@@ -1,7 +1,7 @@
 """A pretraining on several devices: a process for each, and in this process one that starts them and speaks for them.
 
-The processes talk in lines of JSON: the stage comes in, and "stop"; steps, the facts or a failure go out. Each dies when
-its input ends, and so with its parent.
+The processes talk in lines of JSON: the stage comes in, and "stop"; steps, the facts or a failure go out. Each dies
+when its input ends, and so with its parent.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from usbench.runs.store import Store
 GRACE_SECONDS = 3.0  # for the others to say what befell them, once one failed
 LOST = "lost"  # the failure of a rank that no longer reached another
 PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
+Heard = queue.Queue[tuple[int, dict[str, Any] | None]]  # who said what; nothing at the end
 
 
 def on_devices(stage: Stage, folder: Path, store: Store, known: Registry, watcher: Any) -> dict[str, Any]:
@@ -51,10 +52,9 @@ def on_devices(stage: Stage, folder: Path, store: Store, known: Registry, watche
 class _Member:
     """One of the processes, seen from the parent."""
 
-    heard: queue.Queue[tuple[int, dict[str, Any] | None]]
-
     def __init__(self, rank: int, order: dict[str, Any], meeting: Path) -> None:
         self.rank, self.said = rank, meeting / f"said-{rank}"
+        self.listener: threading.Thread | None = None
         paths = os.pathsep.join(filter(None, sys.path))
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(
@@ -70,11 +70,17 @@ class _Member:
             self.process.stdin.write(json.dumps(value).encode() + b"\n")
             self.process.stdin.flush()
 
-    def listen(self, heard: queue.Queue[tuple[int, dict[str, Any] | None]]) -> None:
+    def listen_to(self, heard: Heard) -> None:
+        """From here on all that it says goes into the queue."""
+        self.listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        self.listener.start()
+
+    def _listen(self, heard: Heard) -> None:
         """Put what the process says into the queue, and None at its end."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            heard.put((self.rank, json.loads(line)))
+        with contextlib.suppress(ValueError):  # a line that its death cut short
+            for line in self.process.stdout:
+                heard.put((self.rank, json.loads(line)))
         heard.put((self.rank, None))
 
     def death(self) -> str:
@@ -87,6 +93,8 @@ class _Member:
         """See to it that it is gone."""
         self.process.kill()
         self.process.wait()
+        if self.listener is not None:
+            self.listener.join()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             with contextlib.suppress(OSError):
@@ -94,9 +102,9 @@ class _Member:
 
 
 def _heard(stage: Stage, team: list[_Member], watcher: Any) -> dict[str, Any]:
-    heard: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+    heard: Heard = queue.Queue()
     for member in team:
-        threading.Thread(target=member.listen, args=(heard,), daemon=True).start()
+        member.listen_to(heard)
     facts: dict[str, Any] | None = None
     failures: dict[int, tuple[int, UsbenchError]] = {}  # of a rank: how little it explains, and the error
     ended: set[int] = set()

@@ -145,6 +145,8 @@ class Stages:
             schedule=Schedule(**identity["schedule"]), seed=identity["seed"], size=identity["size"],
             watcher=watcher, ranks=self.ranks,
         )  # fmt: skip
+        if self.ranks is not None and self.ranks.rank > 0:
+            return facts  # the first speaks for all
         features = encoder_features(network, feeds[0], compute)
         return {**facts, "images": feeds[0].count, "load": str(report or ""), **feature_spread_and_rankme(features)}
 

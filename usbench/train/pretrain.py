@@ -85,9 +85,7 @@ def pretrain(
     """
     loss = build_loss(part, network, schedule, compute, seed)
     if ranks is not None and not loss.distributed:
-        raise UsbenchError(
-            f"loss '{part.entry.name}' cannot be trained on several devices together: use --devices 1."
-        )
+        raise UsbenchError(f"loss '{part.entry.name}' cannot be trained on several devices together: use --devices 1.")
     views = build_views(steps, size, loss.views)
     views.wants_sector |= loss.wants_sector
     feed: Feed = feed_of(views.wants_sector)

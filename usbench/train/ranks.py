@@ -1,8 +1,8 @@
 """One training on several ranks: the networks see a share of the rows each, and everything else the whole batch.
 
-What a loss is given, draws and remembers is that of the whole batch and the same on every rank, so a loss need not know
-that there are several. Inside the networks each rank has its rows; batch norms pool their statistics, and what comes out
-is gathered, a map when somebody reads it.
+What a loss is given, draws and remembers is that of the whole batch and the same on every rank, so a loss need not
+know that there are several. Inside the networks each rank has its rows; batch norms pool their statistics, and what
+comes out is gathered, a map when somebody reads it.
 
 Outside of the networks a gradient is that of the whole batch, on every rank. Inside, each rank has the part that goes
 through its rows, times the number of ranks: averaged over the ranks, all gradients are those of one process.
