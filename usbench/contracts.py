@@ -112,7 +112,11 @@ class Levels(Sequence[Tensor]):
 
     def chunk(self, parts: int) -> list[Levels]:
         """The maps of consecutive parts of the rows."""
-        return [Levels(self.length, lambda level, part=part: self[level].chunk(parts)[part]) for part in range(parts)]
+
+        def of(part: int) -> Levels:
+            return Levels(self.length, lambda level: self[level].chunk(parts)[part])
+
+        return [of(part) for part in range(parts)]
 
 
 def pooled(maps: Sequence[Tensor]) -> Tensor:
