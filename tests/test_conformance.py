@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,30 @@ class HardlyFalls(Sound):
         return super().objective(out, batch) + 100
 
 
+class Eavesdropper(Sound):
+    """Fills its queue from within the encoder, where a rank has its own rows and no others."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        norm = [part for part in network.encoder.modules() if isinstance(part, nn.BatchNorm2d)][-1]
+        self.register_buffer("heard", torch.zeros(4, norm.num_features))
+        norm.register_forward_hook(self.listen)
+
+    def listen(self, module: nn.Module, given: Any, made: Tensor) -> None:
+        self.heard.copy_(torch.cat([made.detach().float().mean((2, 3)), self.heard])[: len(self.heard)])
+
+
+class SkipsAHook(Sound):
+    """Takes its own step, and forgets what the harness does after backward."""
+
+    def step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        loss = self(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss.detach()}
+
+
 PLANTED = {
     DeadParameter: ("trains_each_tensor", "'scale' got none"),
     ZeroGradient: ("trains_each_tensor", "'scale' is nothing but zeros"),
@@ -223,6 +248,7 @@ PLANTED = {
     LabelPeek: ("uses_labels_as_declared", "labels change the loss, and pretrain_labels is 'none'"),
     DeclaredAndUnused: ("uses_labels_as_declared", "no label matters"),
     HardlyFalls: ("falls_on_one_batch", "in 15 steps"),
+    SkipsAHook: ("is_the_same_on_two_devices", "is not the same on both ranks after 4 steps"),
     EvenOnly: ("takes_an_odd_batch", "it raised ValueError: the batch must be even (test_conformance.py, line"),
 }
 
@@ -241,6 +267,19 @@ def test_a_planted_bug_is_reported_as_the_promise_it_breaks_and_no_other(loss: t
 
 def test_a_generator_that_is_hidden_in_a_module_is_found_by_training_twice() -> None:
     assert "trained again with the same seed" in broken_of("loss", ModulesGenerator)["draws_from_the_harness"]
+
+
+def test_a_queue_filled_from_within_the_encoder_is_found() -> None:
+    assert "is not the same on both ranks" in broken_of("loss", Eavesdropper)["is_the_same_on_two_devices"]
+
+
+def test_a_draw_that_depends_on_the_process_is_found() -> None:
+    class OfTheThread(Sound):
+        def views_of(self, out: Out, batch: Batch) -> tuple[Tensor, Tensor]:
+            towards = torch.ones(16) / 16**0.5
+            return functional.normalize(out.z[0]) + (threading.get_ident() >> 8) % 997 / 997 * towards, out.z[1]
+
+    assert broken_of("loss", OfTheThread)["is_the_same_on_two_devices"]
 
 
 def test_a_batch_without_a_label_that_gives_nan_is_found() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -97,6 +97,28 @@ class Network(nn.Module):
         return self.head(self.decoder(self.encoder(images)))
 
 
+class Levels(Sequence[Tensor]):
+    """The maps of an encoder, each of which is made when it is first read: on several devices, gathered."""
+
+    def __init__(self, count: int, make: Callable[[int], Tensor]) -> None:
+        self.length, self.make = count, functools.cache(make)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, level: Any) -> Any:
+        places = range(self.length)[level]
+        return self.make(places) if isinstance(places, int) else [self.make(place) for place in places]
+
+    def chunk(self, parts: int) -> list[Levels]:
+        """The maps of consecutive parts of the rows."""
+
+        def of(part: int) -> Levels:
+            return Levels(self.length, lambda level: self[level].chunk(parts)[part])
+
+        return [of(part) for part in range(parts)]
+
+
 def pooled(maps: Sequence[Tensor]) -> Tensor:
     """The feature vector of an image: its deepest map, averaged."""
     return maps[-1].mean(dim=(2, 3))
@@ -106,16 +128,20 @@ def pooled(maps: Sequence[Tensor]) -> Tensor:
 class Out:
     """What the networks made of the views; each list has one entry a view."""
 
-    maps: list[list[Tensor]]
-    teacher_maps: list[list[Tensor]] = field(default_factory=list)
+    maps: list[Sequence[Tensor]]
+    teacher_maps: list[Sequence[Tensor]] = field(default_factory=list)
     z: list[Tensor] = field(default_factory=list)  # projected
     p: list[Tensor] = field(default_factory=list)  # predicted
     t: list[Tensor] = field(default_factory=list)  # projected by the teacher, without gradient
 
-    @functools.cached_property
+    _features: list[Tensor] = field(default_factory=list, init=False, repr=False)
+
+    @property
     def features(self) -> list[Tensor]:
         """Pooled encoder features, float32."""
-        return [pooled(maps).float() for maps in self.maps]
+        # No cached_property, whose lock before Python 3.12 is one for all threads.
+        self._features = self._features or [pooled(maps).float() for maps in self.maps]
+        return self._features
 
 
 class Loss(nn.Module):
@@ -154,18 +180,20 @@ class Loss(nn.Module):
         """The loss of this batch: a scalar, or named scalars whose sum is minimised. Runs in float32."""
         raise NotImplementedError(f"{type(self).__name__} must write objective(out, batch)")
 
-    def encode(self, encoder: nn.Module, views: list[Tensor]) -> list[list[Tensor]]:
+    def encode(self, encoder: nn.Module, views: list[Tensor]) -> list[Sequence[Tensor]]:
         """The maps of every view: views of one size together where `joint`, else one by one."""
         if not self.joint:
             return [encoder(view) for view in views]
-        maps: list[list[Tensor]] = [[] for _ in views]
+        maps: dict[int, Sequence[Tensor]] = {}
         for shape in dict.fromkeys(view.shape for view in views):
             places = [i for i, view in enumerate(views) if view.shape == shape]
             together = encoder(torch.cat([views[i] for i in places]))
-            for level in together:
-                for i, part in zip(places, level.chunk(len(places)), strict=True):
-                    maps[i].append(part)
-        return maps
+            if isinstance(together, Levels):
+                parts: Iterable[Sequence[Tensor]] = together.chunk(len(places))
+            else:
+                parts = map(list, zip(*(level.chunk(len(places)) for level in together), strict=True))
+            maps |= zip(places, parts, strict=True)
+        return [maps[i] for i in range(len(views))]
 
     def project(self, projector: nn.Module, features: list[Tensor]) -> list[Tensor]:
         """The head on every view's features, joint or per view as the encoder was run."""

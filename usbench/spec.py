@@ -103,7 +103,8 @@ class RunSpec(BaseModel):
     finetune: ScheduleSpec
     device: str = "auto"
     precision: str = "auto"
-    threads: int = Field(default=0, ge=0)
+    devices: int = Field(default=1, ge=1, le=64)  # that one pretraining is shared by
+    threads: int = Field(default=0, ge=0)  # of all devices together
     preset: str = "quick"
 
     @field_validator("labels")
@@ -230,13 +231,14 @@ def key_of(identity: dict[str, Any]) -> str:
 def resolve_device(device: str) -> str:
     """cpu or cuda, asked of the driver and not of torch, so that planning stays light."""
     if device != "auto":
-        if device == "cuda" and not _cuda_devices():
+        if device == "cuda" and not cuda_devices():
             raise UsbenchError("--device cuda: no CUDA device is visible here; use --device cpu or auto.")
         return device
-    return "cuda" if _cuda_devices() else "cpu"
+    return "cuda" if cuda_devices() else "cpu"
 
 
-def _cuda_devices() -> int:
+def cuda_devices() -> int:
+    """How many there are, as the driver says."""
     import ctypes
 
     try:

@@ -78,7 +78,6 @@ class UCLHard(Loss):
     views = (1, 0)
     item = Hard()
     teacher = (0.999, 0.999)
-    distributed = False
 
     def __init__(
         self, network: Network, temperature: float = 0.07, store: int = 96, nearest: int = 4, projection: int = 128

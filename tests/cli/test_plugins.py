@@ -298,6 +298,6 @@ def test_the_tutorial_followed_to_the_letter_ends_on_a_leaderboard(tmp_path: Pat
         said.append(done.stdout)
     _, _, listed, checked, ran = said
     assert "  my-loss" in listed and "broken:" not in listed
-    assert "loss my-loss: 17 promises kept" in checked
+    assert "loss my-loss: 18 promises kept" in checked
     (board,) = (tmp_path / "runs").glob("*/leaderboard.csv")
     assert "my-loss" in set(pd.read_csv(board).loss) and "my-loss" in ran

@@ -14,7 +14,7 @@ from usbench.spec import RunSpec, read_config, resolve
 SEVERAL = ("data", "ood", "pretrain_data", "split")
 AS_IT_IS = (
     "loss", "aug", "backbone", "protocol", "size", "preset", "fold", "device", "precision", "threads", "leave_device",
-    "pretrain_part",
+    "pretrain_part", "devices",
 )  # fmt: skip
 
 

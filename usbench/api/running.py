@@ -52,6 +52,7 @@ def run(
     size: int | None = None,
     protocol: str | None = None,
     device: str | None = None,
+    devices: int | None = None,
     precision: str | None = None,
     threads: int | None = None,
     set: Mapping[str, Any] | Sequence[str] | None = None,

@@ -33,6 +33,7 @@ from usbench.cli import complete
 @click.option("--size", type=int, help="Pixels a side.")
 @click.option("--protocol", help="How to fine-tune and score.")
 @click.option("--device", help="auto, cpu or cuda.")
+@click.option("--devices", type=int, help="How many share one pretraining: GPUs, or processes on the CPU.  [1]")
 @click.option("--precision", help="auto, bf16 or float32.")
 @click.option("--threads", type=int, help="CPU threads; 0 takes the cores there are.")
 @click.option("--set", multiple=True, help="A schedule's setting, for example pretrain.steps=500.")

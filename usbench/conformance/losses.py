@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from usbench.conformance import toy
+from usbench.conformance import several, toy
 from usbench.conformance.loss_bench import Bench, plain_contrast
 from usbench.conformance.promise import listed, require, says_what_it_is
 from usbench.contracts import Batch, Clip, named
@@ -219,6 +219,14 @@ def _differs(one: dict[str, Tensor], other: dict[str, Tensor], name: str) -> boo
     return name not in one or name not in other or not torch.equal(one[name], other[name])
 
 
+def is_the_same_on_two_devices(bench: Bench) -> str:
+    """Where it is `distributed`, two devices come to the loss and gradient of one, and remember the same."""
+    if not bench.loss.distributed:
+        return "it is refused on several devices"
+    several.compare(bench.entry)
+    return ""
+
+
 def falls_on_one_batch(bench: Bench) -> None:
     """The loss of one batch, trained on again and again, falls."""
     loss = bench.loss
@@ -255,6 +263,6 @@ NOT_REPEATED = "not judged: one batch gives two values"
 CHECKS = (
     says_what_it_is, gives_named_scalars, says_where_it_is_from, trains_each_tensor, trains_only_what_is_inherited,
     moves_the_teacher, uses_the_teacher, uses_each_view, uses_labels_as_declared, bears_the_unknown, bears_bf16,
-    takes_an_odd_batch, takes_its_least_batch, draws_from_the_harness, goes_on_from_a_checkpoint, falls_on_one_batch,
-    costs,
+    takes_an_odd_batch, takes_its_least_batch, draws_from_the_harness, goes_on_from_a_checkpoint,
+    is_the_same_on_two_devices, falls_on_one_batch, costs,
 )  # fmt: skip

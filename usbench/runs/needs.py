@@ -23,6 +23,22 @@ def check_needs(
         _refuse_lacking(registry, entry, sources.pretraining_offers() | gives, pretrained)
 
 
+def check_devices(loss: Entry, devices: int, device: str, batch: int, found: int) -> None:
+    """Refuse a pretraining that so many devices cannot share; imports torch where there are several."""
+    if device == "cuda" and devices > found:
+        raise UsbenchError(f"--devices {devices}: {found} CUDA devices are visible here; use --devices {found}.")
+    if loss.factory is None:
+        return
+    if batch % devices:
+        fits = [count for count in range(1, devices) if batch % count == 0]
+        raise UsbenchError(
+            f"--devices {devices} cannot share pretrain.batch={batch} evenly: use --devices {fits[-1]}, "
+            f"or --set pretrain.batch={batch // devices * devices or devices}."
+        )
+    if not getattr(loss.resolve(), "distributed", True):
+        raise UsbenchError(f"loss '{loss.name}' cannot be trained on several devices together: use --devices 1.")
+
+
 def _refuse_lacking(registry: Registry, entry: Entry, has: set[str], packs: Sequence[Pack]) -> None:
     if lacking := [need for need in entry.needs if need not in has]:
         fits = [

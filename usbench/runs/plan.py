@@ -14,7 +14,7 @@ from usbench.data.cohort import digest_of
 from usbench.data.home import Progress, options_of
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
-from usbench.runs.needs import check_needs
+from usbench.runs.needs import check_devices, check_needs
 from usbench.runs.sources import Sources, Tested
 from usbench.runs.stage import Plan, Stage
 from usbench.spec import (
@@ -22,6 +22,7 @@ from usbench.spec import (
     RunSpec,
     ScheduleSpec,
     available_cores,
+    cuda_devices,
     key_of,
     resolve_device,
     resolve_precision,
@@ -59,6 +60,9 @@ class Planner:
             "precision": resolve_precision(spec.precision, device),
             "threads": resolve_threads(spec.threads) if device == "cpu" else 0,
         }
+        if spec.devices > 1:
+            found = cuda_devices() if device == "cuda" else 0
+            check_devices(self.loss[0], spec.devices, device, spec.pretrain.batch, found)
         self.init = self._init(spec.init)
         self.schedule = self._schedule(spec)
         self.sources = Sources(registry, spec, progress)
@@ -197,6 +201,7 @@ class Planner:
                     "aug": [self._identity(step) for step in self.steps],
                     "images": digest_of(self.sources.pretrain), "schedule": _schedule(self.spec.pretrain),
                     **({"hidden": hidden} if (hidden := self.sources.hidden) else {}),
+                    **({"devices": self.spec.devices} if self.spec.devices > 1 else {}),  # sums in another order
                 },
                 row, places,
             )  # fmt: skip

@@ -14,6 +14,7 @@ from usbench.data.cohort import Cohort, Rows, digest_of, division_of, rows_teste
 from usbench.data.pack import Pack
 from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
+from usbench.runs.devices import on_devices
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 
@@ -35,15 +36,27 @@ def _globals_kept() -> Iterator[None]:
 class Stages:
     """Does stages in this process."""
 
-    def __init__(self, store: Store, registry: Registry) -> None:
+    def __init__(self, store: Store, registry: Registry, ranks: Any = None) -> None:
         self.store, self.registry = store, registry
+        self.ranks = ranks  # a train.ranks.Ranks where several processes do a stage together
         self.packs: dict[str, Pack] = {}
 
     def do(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
+        from usbench.train.loop import STATE
+
+        if stage.identity.get("devices", 1) > 1:
+            facts = on_devices(stage, folder, self.store, self.registry, watcher)
+        else:
+            facts = self.share(stage, folder, watcher)
+        (folder / STATE).unlink(missing_ok=True)
+        return facts
+
+    def share(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        """What this process does of a stage: all of it, but where there are other ranks."""
         import torch
 
-        from usbench.train.loop import STATE, keep_freed_memory
+        from usbench.train.loop import keep_freed_memory
 
         keep_freed_memory()
         identity = self._root(stage)
@@ -52,12 +65,10 @@ class Stages:
                 "a CUDA device was found but torch cannot use it: run 'usbench doctor', or --device cpu."
             )
         if identity["threads"]:
-            torch.set_num_threads(identity["threads"])
+            torch.set_num_threads(max(1, identity["threads"] // identity.get("devices", 1)))
         kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}
         with _globals_kept():
-            facts = kinds[stage.kind](stage, folder, watcher)
-        (folder / STATE).unlink(missing_ok=True)
-        return facts
+            return kinds[stage.kind](stage, folder, watcher)
 
     def _root(self, stage: Stage) -> dict[str, Any]:
         """The identity that says how to compute: an evaluation computes as its fine-tune did."""
@@ -131,8 +142,10 @@ class Stages:
             part=self._part("loss", stage.places["plugins"]["loss"]),
             steps=tuple(self._part("augmentation", choice) for choice in stage.places["plugins"]["steps"]),
             schedule=Schedule(**identity["schedule"]), seed=identity["seed"], size=identity["size"],
-            watcher=watcher,
+            watcher=watcher, ranks=self.ranks,
         )  # fmt: skip
+        if self.ranks is not None and self.ranks.rank > 0:
+            return facts  # the first speaks for all
         features = encoder_features(network, feeds[0], compute)
         return {**facts, "images": feeds[0].count, "load": str(report or ""), **feature_spread_and_rankme(features)}
 

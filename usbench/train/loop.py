@@ -113,6 +113,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     facts: dict[str, Any] = field(default_factory=dict)  # JSON: best step so far, and the like
     kept: dict[str, Tensor] = field(default_factory=dict)  # tensors: best weights so far, and the like
+    writes: bool = True  # of several ranks only the first does
 
     def __post_init__(self) -> None:
         self.step = 0
@@ -152,7 +153,8 @@ class Training:
         if self.pending:
             tensors["pending/rows"] = torch.stack(self.pending)
         facts = {"step": self.step, "seconds": self.seconds, "rows": self.rows, "names": self.names}
-        checkpoint.write(self.folder / STATE, tensors, {**facts, "facts": self.facts})
+        if self.writes:
+            checkpoint.write(self.folder / STATE, tensors, {**facts, "facts": self.facts})
         self.saved = self.step
 
     def run(
@@ -219,8 +221,9 @@ class Training:
         """Write the weights and the curve; returns what they cost. The state stays until the stage is recorded."""
         if self.saved != self.step:
             self.save()  # what follows in the stage may fail, and the training need not be done again
-        checkpoint.write(self.folder / "weights.safetensors", weights)
-        pd.DataFrame(self.rows).to_csv(self.folder / "curve.csv", index=False, float_format="%.6g")
+        if self.writes:
+            checkpoint.write(self.folder / "weights.safetensors", weights)
+            pd.DataFrame(self.rows).to_csv(self.folder / "curve.csv", index=False, float_format="%.6g")
         return {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
 
 

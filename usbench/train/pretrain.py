@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from usbench.draws import seed_globals
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry
 from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw
+from usbench.train.ranks import Ranks
 from usbench.views import Views
 
 
@@ -73,18 +75,23 @@ def pretrain(
     seed: int,
     size: int,
     watcher: Watcher,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Pretrain the network in `folder`, going on where it stopped; returns what it cost.
+
+    With `ranks` this process is one of several that do it together; the first of them writes.
 
     `feed_of(sectors)` makes the feed, since whether sectors are wanted is known only from the loss and the views.
     """
     loss = build_loss(part, network, schedule, compute, seed)
+    if ranks is not None and not loss.distributed:
+        raise UsbenchError(f"loss '{part.entry.name}' cannot be trained on several devices together: use --devices 1.")
     views = build_views(steps, size, loss.views)
     views.wants_sector |= loss.wants_sector
     feed: Feed = feed_of(views.wants_sector)
     batches = Batches(feed, views, loss.item, batch=schedule.batch, total=schedule.steps, seed=seed)
     optimizer = adamw(schedule, [(loss, 1.0)])
-    training = Training(title, folder, schedule, {"loss": loss}, optimizer)
+    training = Training(title, folder, schedule, {"loss": loss}, optimizer, writes=ranks is None or ranks.rank == 0)
 
     def do(step: int) -> dict[str, torch.Tensor]:
         seed_globals(seed, "pretrain", step)
@@ -93,7 +100,8 @@ def pretrain(
         loss.update_teacher(batch.progress)
         return parts
 
-    training.run(do, watcher)
+    with ranks.sharing(loss) if ranks is not None else contextlib.nullcontext():
+        training.run(do, watcher)
     kept = network.encoder if loss.transfer == "encoder" else network
     prefix = "encoder." if loss.transfer == "encoder" else ""
     cost = training.finish({f"{prefix}{name}": value for name, value in kept.state_dict().items()})
@@ -101,6 +109,7 @@ def pretrain(
     roles = len(loss.item.roles)
     images = schedule.steps * (schedule.batch // roles) * roles
     return {
-        **cost, "transfer": loss.transfer, "pretrain_labels": loss.pretrain_labels, "steps": schedule.steps,
-        "images_seen": images, "pixels_seen": images * pixels,
+        **cost, "device_seconds": round(cost["device_seconds"] * (ranks.count if ranks is not None else 1), 2),
+        "transfer": loss.transfer, "pretrain_labels": loss.pretrain_labels,
+        "steps": schedule.steps, "images_seen": images, "pixels_seen": images * pixels,
     }  # fmt: skip
