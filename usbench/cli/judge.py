@@ -215,10 +215,16 @@ def _title(pair: Any) -> str:
 @click.command()
 @click.argument("place", metavar="DIR|CSV", type=click.Path(path_type=Path))
 @click.option("--in", "folder", type=click.Path(path_type=Path), help="The store that a CSV was made of.  [runs]")
-def verify(place: Path, folder: Path | None) -> None:
+@click.option(
+    "--rerun", is_flag=False, flag_value="1", metavar="[N|KEY,…|all]",
+    help="Train again too: the N cheapest rows (1 if nothing is said), rows by beginnings of keys, or all.",
+)  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="The same as --rerun all.")
+def verify(place: Path, folder: Path | None, rerun: str | None, every: bool) -> None:
     """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
 
-    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from.
+    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from. Neither is
+    ever written to: what --rerun trains lies in a temporary folder.
     """
     from rich.console import Console
 
@@ -235,6 +241,8 @@ def verify(place: Path, folder: Path | None) -> None:
         if place.is_dir():
             verifier.tables()
     report = verifier.report
+    if every or rerun is not None:
+        _train_again(verifier, None if place.is_dir() else place, "all" if every else str(rerun))
     for what, rows in report.wrong:
         click.echo(one_line(f"wrong: {what}; feeds {'; '.join(rows) or 'no row'}"))
     for reason, count in report.skipped.items():
@@ -243,3 +251,28 @@ def verify(place: Path, folder: Path | None) -> None:
     if report.wrong:
         raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")
     click.echo(f"{looked}: all that could be made again is as it was")
+
+
+def _train_again(verifier: Any, csv: Path | None, wanted: str) -> None:
+    """Train rows again, say what came out, and put into the report what must not differ."""
+    from rich.console import Console
+
+    from usbench.cli.progress import Display
+    from usbench.hooks import registry
+    from usbench.report.files import one_line
+    from usbench.report.rerun import Rerun
+    from usbench.report.verify import keys_of
+
+    again = Rerun(verifier.store, registry(), verifier.records)
+    rows = again.choose(wanted, None if csv is None else keys_of(csv))
+    stages, seconds = again.cost(rows)
+    for row in rows:
+        click.echo(one_line(f"to train again: {row.name}"))
+    click.echo(f"{stages} stages, which took {seconds:.0f} s when they were made")
+    with Display(Console()) as display:
+        found = again.run(rows, display, display.making)
+    for text in (*found.equal, *(f"note: {note}" for note in found.notes)):
+        click.echo(one_line(text))
+    verifier.report.wrong += found.wrong
+    for reason, count in found.skipped.items():
+        verifier.report.skipped[reason] = verifier.report.skipped.get(reason, 0) + count

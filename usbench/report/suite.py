@@ -31,6 +31,13 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
         {
             "schema": 1, "suite": plan.suite.name, "about": plan.suite.about, "missing": plan.missing,
             "specs": [run.run.spec.model_dump(mode="json") for run in plan.runs],
+            "choices": [
+                {
+                    "spec": run.run.spec.model_dump(mode="json"), "over": run.run.selection.over,
+                    "trials": [trial.spec.model_dump(mode="json") for _, trial in run.plans],
+                }
+                for run in plan.runs if run.run.selection
+            ],
             "tests": [[stage.id, stage.title] for stage in tests],
         },
     )  # fmt: skip

@@ -98,7 +98,7 @@ def _record(stage: Stage, facts: dict[str, Any], seconds: float) -> dict[str, An
         "schema": 1, "kind": stage.kind, "key": stage.key, "identity": stage.identity, "row": stage.row,
         "facts": {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()},
         "seconds": round(seconds, 3), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(), "machine": platform.machine(),
+        "versions": versions(), "machine": platform.machine(), "processor": processor(),
     }  # fmt: skip
 
 
@@ -109,6 +109,21 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[library] = version(library)
     return found
+
+
+def processor() -> str:
+    """What computes here, as far as bytes may depend on it: the processor, what torch uses of it, and the GPU."""
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    parts = [model or platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    if torch.cuda.is_initialized():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(filter(None, parts))
 
 
 class _Pool:
