@@ -79,13 +79,21 @@ def _given(**flags: Any) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
 @click.option("--config", type=click.Path(path_type=Path), help="Read settings from a TOML file; flags win.")
 @click.option("--save-config", type=click.Path(path_type=Path), help="Write the resolved settings and go on.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--dry-run", is_flag=True, help="Show stages, keys and what is cached, and stop.")
 def run(
-    settings: tuple[str, ...], out: Path, config: Path | None, save_config: Path | None, dry_run: bool, **flags: Any
+    settings: tuple[str, ...],
+    out: Path,
+    config: Path | None,
+    save_config: Path | None,
+    fail_fast: bool,
+    dry_run: bool,
+    **flags: Any,
 ) -> None:
     """Pretrain, fine-tune and test one method beside its baselines.
 
-    Runs what is missing in the store and ends with a table, a CSV and pictures. Ctrl-C saves; the same command goes on.
+    Runs what is missing in the store and ends with a table, a CSV and pictures. Ctrl-C and SIGTERM save; the same
+    command goes on. What fails does not stop what does not need it.
     """
     from rich.console import Console
 
@@ -119,15 +127,23 @@ def run(
         _show_plan(console, plan, store)
         return
     store.open()
+    from usbench.runs.agenda import StagesFailed
     from usbench.runs.engines import run_plan
 
+    failure: StagesFailed | None = None
     with Display(console) as display:
         try:
             # A traceback does not travel between processes, so --debug keeps all work in this one.
             debugging = click.get_current_context().find_root().params.get("debug")
-            computed = run_plan(plan, store, registry(), display, workers=1 if debugging else plan.workers)
+            workers = 1 if debugging else plan.workers
+            computed = run_plan(plan, store, registry(), display, workers=workers, fail_fast=fail_fast)
         except Interrupted as stop:
             raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+        except StagesFailed as failed:
+            failure = failed
+    if failure is not None:
+        _show_rest(console, plan, store, failure)
+        raise failure
     _finish(console, plan, store, computed)
 
 
@@ -140,6 +156,23 @@ def _show_plan(console: Any, plan: Any, store: Any) -> None:
     for stage in plan.stages:
         table.add_row(escape(stage.title), stage.key, "cached" if store.has(stage.id) else "to do")
     console.print(table)
+
+
+def _show_rest(console: Any, plan: Any, store: Any, failure: Any) -> None:
+    """The results of what did not fail; they are in the store, and no folder of the run is written."""
+    from usbench.report.cells import cells
+    from usbench.report.results import results
+    from usbench.report.table import footnotes, results_tables
+
+    tested = [stage.id for stage in plan.stages if stage.kind == "evaluate" and store.has(stage.id)]
+    if tested:
+        every = cells(results(store, tested))
+        for table in results_tables(every):
+            console.print(table)
+        for note in footnotes(every, plan.missing):
+            console.print(note, highlight=False, markup=False)
+    for line in failure.lines:
+        click.echo(" ".join(line.split()))
 
 
 def _finish(console: Any, plan: Any, store: Any, computed: int) -> None:

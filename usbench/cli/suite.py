@@ -11,6 +11,7 @@ from usbench.cli import Group
 from usbench.errors import Interrupted, UsbenchError
 
 if TYPE_CHECKING:
+    from usbench.runs.agenda import StagesFailed
     from usbench.runs.store import Store
     from usbench.runs.suite import SuitePlan
 
@@ -94,6 +95,10 @@ def _about(resolved: SuitePlan, store: Store) -> None:
         )
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
+    every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
+    for stage in every.values():
+        if why := store.failure(stage.id):
+            lines.append(f"Failed: {stage.title}: {why}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -114,14 +119,19 @@ def _clock(seconds: float) -> str:
 @SKIP
 @click.option("--yes", is_flag=True, help="Start however many runs there are.")
 @click.option("--workers", type=click.IntRange(1), help="Stages at once on this machine.")
-def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None) -> None:
-    """Do what is missing of a suite, and write one leaderboard. Ctrl-C saves; the same command goes on."""
+@click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
+def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool) -> None:
+    """Do what is missing of a suite, and write one leaderboard.
+
+    Ctrl-C and SIGTERM save; the same command goes on. Several may work on one store. What fails does not stop the rest.
+    """
     from rich.console import Console
 
     from usbench.cli.progress import Display
     from usbench.hooks import registry
     from usbench.report.suite import write_suite
     from usbench.report.table import footnotes, results_tables
+    from usbench.runs.agenda import StagesFailed
     from usbench.runs.suite import run_suite
     from usbench.suites import MANY
 
@@ -131,15 +141,31 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     for why in resolved.missing.values():
         console.print(f"Left out: {why}", highlight=False, markup=False, soft_wrap=True)
     store.open()
+    failure: StagesFailed | None = None
     with Display(console) as display:
         try:
-            tests, computed = run_suite(resolved, store, registry(), display, workers=workers)
+            tests, computed = run_suite(resolved, store, registry(), display, workers=workers, fail_fast=fail_fast)
         except Interrupted as stop:
             raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+        except StagesFailed as failed:
+            failure, computed = failed, failed.computed
+            tests = [stage for stage in resolved.tests(store) if store.has(stage.id)]
+    if failure is not None and not tests:
+        _list_failures(failure)
+        raise failure
     folder, every = write_suite(resolved, tests, store)
     for table in results_tables(every):
         console.print(table)
     for note in footnotes(every, []):
         console.print(note, highlight=False, markup=False)
     console.print(f"  {folder / 'leaderboard.csv'}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{computed} stages computed, the rest was there.", highlight=False)
+    rest = "the rest was there" if failure is None else f"{len(tests)} tests are in the table"
+    console.print(f"{computed} stages computed, {rest}.", highlight=False)
+    if failure is not None:
+        _list_failures(failure)
+        raise failure
+
+
+def _list_failures(failure: StagesFailed) -> None:
+    for line in failure.lines:
+        click.echo(" ".join(line.split()))

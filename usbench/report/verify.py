@@ -44,7 +44,9 @@ class Verifier:
 
     def __init__(self, store: Store) -> None:
         self.store, self.report = store, Report()
-        self.folders = sorted(f for f in store.stages.iterdir() if f.is_dir() and f.suffix != ".part")
+        self.folders = sorted(
+            f for f in store.stages.iterdir() if f.is_dir() and f.suffix != ".part" and f.name[0] != "."
+        )
         self.records: dict[str, dict[str, Any]] = {}
         self.unreadable: dict[str, str] = {}
         for folder in self.folders:

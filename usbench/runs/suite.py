@@ -10,6 +10,7 @@ from typing import Any
 from usbench.data.home import NotImported, Progress
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
+from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
 from usbench.runs.plan import Common, make_plan
 from usbench.runs.stage import Plan, Stage
@@ -33,15 +34,28 @@ class Trials:
         return [stage for _, plan in self.plans for stage in plan.stages if stage.kind != "evaluate"]
 
     def chosen(self, store: Store) -> list[Stage]:
-        """The tests of each row's best trial by mean inner-validation score over its seeds."""
-        best = {row: self._best(row, store) for row in self._rows()}
+        """The tests of each row's best trial by mean inner-validation score over its seeds.
+
+        A row of which a trial could not be trained is left out: not all rows would have had the same trials.
+        """
+        best = {row: self._best(row, store) for row in self._rows() if self._whole(row, store)}
         tests = []
         for place, (text, plan) in enumerate(self.plans):
             for stage in plan.stages:
-                if stage.kind == "evaluate" and best[_row(stage)] == place:
+                if stage.kind == "evaluate" and best.get(_row(stage)) == place:
                     said = f"{text} (of {len(self.plans)})" if len(self.plans) > 1 else ""
                     tests.append(replace(stage, row={**stage.row, "chosen": said}))
         return tests
+
+    def unchosen(self, store: Store) -> list[Stage]:
+        """The tests, of one trial, that no choice can be made for."""
+        lacking = {row for row in self._rows() if not self._whole(row, store)}
+        return [s for s in self.plans[0][1].stages if s.kind == "evaluate" and _row(s) in lacking]
+
+    def _whole(self, row: Row, store: Store) -> bool:
+        """Whether all trials of a row are trained, or there is nothing to choose."""
+        tuned = [s for _, plan in self.plans for s in plan.stages if s.kind == "finetune" and _row(s) == row]
+        return len(self.plans) == 1 or all(store.has(stage.id) for stage in tuned)
 
     def _rows(self) -> list[Row]:
         return list(dict.fromkeys(_row(s) for s in self.plans[0][1].stages if s.kind == "evaluate"))
@@ -74,8 +88,13 @@ class SuitePlan:
         return unique(stage for run in self.runs for stage in run.trained)
 
     def tests(self, store: Store) -> list[Stage]:
-        """Every test of what was chosen, once; the trainings must be there."""
+        """Every test of what was chosen, once; the trainings must be there where there is a choice."""
         return unique(stage for run in self.runs for stage in run.chosen(store))
+
+    def without_choice(self, store: Store) -> list[Stage]:
+        """Every training, and the tests that wait for no choice."""
+        plain = [stage for run in self.runs if len(run.plans) == 1 for stage in run.chosen(store)]
+        return unique([*self.trainings, *plain])
 
     @property
     def asked(self) -> int:
@@ -123,15 +142,32 @@ def _row(stage: Stage) -> Row:
 
 
 def run_suite(
-    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None
-) -> tuple[list[Stage], int]:
-    """Do what is missing: trainings, then the tests of what was chosen. Returns the tests, and how many stages ran."""
-    trainings = plan.as_plan(plan.trainings)
-    computed = run_plan(trainings, store, registry, observer, workers=workers or trainings.workers)
-    tests = plan.tests(store)
-    return tests, computed + run_plan(
-        plan.as_plan(tests), store, registry, observer, workers=workers or trainings.workers
-    )
+    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None,
+    fail_fast: bool = False,
+) -> tuple[list[Stage], int]:  # fmt: skip
+    """Do what is missing: trainings and tests, those that need a choice last. Returns the tests, and how many ran.
+
+    Where stages failed, `StagesFailed` comes when all that does not need them is done.
+    """
+    failed: dict[str, tuple[Stage, str]] = {}
+    left_out: dict[str, Stage] = {}
+    computed = 0
+    for stages in (plan.without_choice, plan.tests):
+        some = plan.as_plan(stages(store))
+        try:
+            computed += run_plan(
+                some, store, registry, observer, workers=workers or some.workers, fail_fast=fail_fast
+            )  # fmt: skip
+        except StagesFailed as error:
+            failed |= error.failed
+            left_out |= error.left_out
+            computed += error.computed
+            if fail_fast:
+                break
+    if failed or left_out:
+        left_out |= {stage.id: stage for run in plan.runs for stage in run.unchosen(store)}
+        raise StagesFailed(failed, left_out, computed)
+    return plan.tests(store), computed
 
 
 def seconds_left(stages: list[Stage], store: Store) -> float | None:
