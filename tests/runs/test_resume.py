@@ -237,7 +237,7 @@ def test_a_stage_that_fails_leaves_out_what_needs_it_and_nothing_else(
     with pytest.raises(StagesFailed, match=r"broken, seed 3 became nan at step 2 .*; 3 stages .* left out\.") as failed:
         run_plan(plan, store, registry, watcher, workers=workers)
     (line,) = failed.value.lines
-    assert line.startswith("failed: pretrain broken, seed 3: the loss of") and list(watcher.failed) == [
+    assert line.startswith("failed: the loss of pretrain broken, seed 3") and list(watcher.failed) == [
         "pretrain broken, seed 3"
     ]
     done = {stage.id for stage in plan.stages if store.has(stage.id)}

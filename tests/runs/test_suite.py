@@ -51,6 +51,9 @@ class Records(Store):
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores = scores
 
+    def has(self, stage_id: str) -> bool:
+        return stage_id in self.scores
+
     def record(self, stage_id: str) -> dict[str, Any]:
         return {"facts": {"dice_inner": self.scores[stage_id]}}
 
@@ -83,6 +86,53 @@ def test_without_inner_validation_nothing_is_chosen(installed: Registry, file: C
     (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
     scores = {s.id: float("nan") if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
     assert {s.row["chosen"] for s in run.chosen(Records(scores))} == {"finetune.lr=0.001 (of 3)"}
+
+
+def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(
+    installed: Registry, file: Callable[[str], Path]
+) -> None:
+    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+    scores = {s.id: 0.5 for _, plan in run.plans for s in plan.stages}
+    lost = next(s for s in run.plans[1][1].stages if s.kind == "finetune" and s.row["loss"] == "simclr")
+    del scores[lost.id]
+    row = (lost.row["loss"], lost.row["label_fraction"])
+    chosen, unchosen = run.chosen(Records(scores)), run.unchosen(Records(scores))
+    assert {(s.row["loss"], s.row["label_fraction"]) for s in unchosen} == {row}
+    assert row not in {(s.row["loss"], s.row["label_fraction"]) for s in chosen} and chosen
+
+
+BROKEN = """
+from usbench import Loss, hookimpl
+
+class Broken(Loss):
+    def objective(self, out, batch):
+        raise KeyError("of course")
+
+@hookimpl
+def usbench_losses(register):
+    register("broken", Broken, summary="raises")
+"""
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
+    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    plugin = tmp_path / "plugins" / "broken.py"
+    plugin.write_text(BROKEN)
+    path, out = file("[[runs]]\nlabels = [100]\nover = { loss = ['broken', 'simclr'] }\n"), tmp_path / "o"
+    words = ("--plugins-dir", plugin.parent, "suite")
+    said = usbench(*words, "run", path, "--out", out)
+    assert said.code == 1 and "KeyError: 'of course'; 3 stages that need it were left out" in said.one_sentence()
+    assert said.out.splitlines()[-1].startswith("failed: pretrain broken, seed 0 failed: Key")
+    table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")
+    assert set(table.loss) == {"simclr", "none", "none-long"}
+    status = usbench(*words, "status", path, "--out", out)
+    assert "Failed: pretrain broken, seed 0 failed: KeyError" in status.out
+    plugin.write_text(BROKEN.replace('raise KeyError("of course")', "return out.features[0].square().mean()"))
+    assert usbench(*words, "run", path, "--out", out).code == 0
+    assert "Failed" not in usbench(*words, "status", path, "--out", out).out
+    assert set(pd.read_csv(out / "suite-tiny" / "leaderboard.csv").loss) == {"broken", "simclr", "none", "none-long"}
 
 
 def test_time_left_is_that_of_like_trainings_which_are_done() -> None:

@@ -172,7 +172,7 @@ def _show_rest(console: Any, plan: Any, store: Any, failure: Any) -> None:
         for note in footnotes(every, plan.missing):
             console.print(note, highlight=False, markup=False)
     for line in failure.lines:
-        click.echo(" ".join(line.split()))
+        click.echo(line)
 
 
 def _finish(console: Any, plan: Any, store: Any, computed: int) -> None:

@@ -67,6 +67,7 @@ def _about(resolved: SuitePlan, store: Store) -> None:
     from rich.markup import escape
 
     from usbench.report.table import plain_table
+    from usbench.runs.agenda import of_stage
     from usbench.runs.suite import seconds_left
 
     console = Console()
@@ -98,7 +99,7 @@ def _about(resolved: SuitePlan, store: Store) -> None:
     every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
     for stage in every.values():
         if why := store.failure(stage.id):
-            lines.append(f"Failed: {stage.title}: {why}")
+            lines.append(f"Failed: {of_stage(stage, why)}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -168,4 +169,4 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
 
 def _list_failures(failure: StagesFailed) -> None:
     for line in failure.lines:
-        click.echo(" ".join(line.split()))
+        click.echo(line)

@@ -32,7 +32,12 @@ class StagesFailed(RunFailed):
     @property
     def lines(self) -> list[str]:
         """A line for each that failed."""
-        return [f"failed: {stage.title}: {why}" for stage, why in self.failed.values()]
+        return [f"failed: {of_stage(stage, why)}" for stage, why in self.failed.values()]
+
+
+def of_stage(stage: Stage, why: str) -> str:
+    """Why a stage failed, on one line that names it."""
+    return " ".join((why if stage.title in why else f"{stage.title}: {why}").split())
 
 
 class Agenda:
