@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from usbench.hooks import Registry
-from usbench.runs.stage import Stage
 from usbench.runs.store import Store
-from usbench.runs.suite import plan_suite, seconds_left, unique
+from usbench.runs.suite import plan_suite, unique
 from usbench.suites import read_suite
 
 
@@ -135,35 +134,17 @@ def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
     assert set(pd.read_csv(out / "suite-tiny" / "leaderboard.csv").loss) == {"broken", "simclr", "none", "none-long"}
 
 
-def test_time_left_is_that_of_like_trainings_which_are_done() -> None:
-    def stage(steps: int, name: str = "unet") -> Stage:
-        identity = {
-            "kind": "finetune", "backbone": {"name": name}, "device": "cpu", "size": 10,
-            "schedule": {"steps": steps, "batch": 2},
-        }  # fmt: skip
-        return Stage("finetune", "", identity, {})
-
-    class Done(Store):
-        def __init__(self) -> None: ...
-
-        def has(self, stage_id: str) -> bool:
-            return False
-
-        def records(self, kind: str) -> Any:
-            facts = {"pixels_seen": 1000, "device_seconds": 5.0}
-            return [(None, {"identity": stage(5).identity, "facts": facts})] if kind == "finetune" else []
-
-    assert seconds_left([stage(10), stage(20)], Done()) == pytest.approx(30.0)
-    assert seconds_left([stage(10), stage(20, "other")], Done()) is None
-
-
 def test_a_suite_ends_with_one_leaderboard_and_runs_once(
     usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
 ) -> None:
     runs = TWO.replace("[[runs]]", "[[runs]]\nlabels = [100]") + CHOICE.replace("[[runs]]", "[[runs]]\nlabels = [100]")
     path, out = file(runs), tmp_path / "o"
     planned = usbench("suite", "plan", path, "--out", out)
-    assert planned.code == 0 and "3 trials" in planned.out and "not known until" in planned.out
+    assert (
+        planned.code == 0
+        and "3 trials" in planned.out
+        and "Time left: unknown; suite plan --time measures" in planned.out
+    )
     said = usbench("suite", "run", path, "--out", out)
     assert said.code == 0, said.err
     table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")

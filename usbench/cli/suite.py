@@ -11,12 +11,18 @@ from usbench.cli import Group
 from usbench.errors import Interrupted, UsbenchError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from usbench.runs.agenda import StagesFailed
     from usbench.runs.store import Store
     from usbench.runs.suite import SuitePlan
+    from usbench.runs.timing import Estimate
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
+FROM = click.option(
+    "--times-from", "others", multiple=True, type=click.Path(path_type=Path), help="Other stores to take times of."
+)  # fmt: skip
 SKIP = click.option("--skip-missing", is_flag=True, help="Leave out runs whose data sets are not imported.")
 
 
@@ -49,26 +55,28 @@ def _store(out: Path) -> Store:
 @suite.command()
 @FILE
 @OUT
-def plan(file: Path, out: Path) -> None:
+@FROM
+@click.option("--time", "probe", is_flag=True, help="Measure trainings that nobody knows the time of, 10 s a kind.")
+def plan(file: Path, out: Path, others: tuple[Path, ...], probe: bool) -> None:
     """Show the runs, their stages, what they share, and how long the rest will take."""
-    _about(_resolved(file, True), _store(out))
+    _about(_resolved(file, True), _store(out), others, probe=probe)
 
 
 @suite.command()
 @FILE
 @OUT
-def status(file: Path, out: Path) -> None:
+@FROM
+def status(file: Path, out: Path, others: tuple[Path, ...]) -> None:
     """Show how far a suite is; may be asked from another terminal while it runs."""
-    _about(_resolved(file, True), _store(out))
+    _about(_resolved(file, True), _store(out), others)
 
 
-def _about(resolved: SuitePlan, store: Store) -> None:
+def _about(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe: bool = False) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     from usbench.report.table import plain_table
     from usbench.runs.agenda import of_stage
-    from usbench.runs.suite import seconds_left
 
     console = Console()
     console.print(f"{resolved.suite.name}: {resolved.suite.about}", highlight=False, markup=False)
@@ -87,13 +95,10 @@ def _about(resolved: SuitePlan, store: Store) -> None:
     done = sum(store.has(stage.id) for stage in trainings)
     shared = resolved.asked - len({s.id for run in resolved.runs for _, plan in run.plans for s in plan.stages})
     lines = [f"{len(trainings)} trainings, {done} of them done; {shared} stages are shared between runs."]
-    left = seconds_left(trainings, store)
-    if done < len(trainings):
-        lines.append(
-            "Time left: not known until a training of each kind is done."
-            if left is None
-            else f"Time left: about {_clock(left / resolved.runs[0].plans[0][1].workers)}."
-        )
+    estimated = _estimated(resolved, store, others, probe=probe)
+    if estimated:
+        console.print(_times_table(estimated))
+        lines.append(_time_left(estimated, resolved.runs[0].plans[0][1].workers))
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
     every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
@@ -101,6 +106,55 @@ def _about(resolved: SuitePlan, store: Store) -> None:
         if why := store.failure(stage.id):
             lines.append(f"Failed: {of_stage(stage, why)}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _estimated(
+    resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe: bool
+) -> list[Estimate]:  # fmt: skip
+    """How long each kind of missing stage will take."""
+    from rich.console import Console
+
+    from usbench.hooks import registry
+    from usbench.runs.store import Store
+    from usbench.runs.timing import Known, estimates, measure
+
+    known = Known.of([store, *(Store(place).check_schema() for place in others)])
+    measured = {}
+    if probe:
+        with Console(stderr=True).status("measuring") as line:
+            measured = measure(
+                resolved.wanted(), store, known, registry(), lambda kind: line.update(f"measuring {kind}")
+            )  # fmt: skip
+    return estimates(resolved.wanted(), store, known, measured)
+
+
+def _times_table(every: list[Estimate]) -> Table:
+    """A line for each kind of training, and one for all tests."""
+    from rich.markup import escape
+
+    from usbench.report.table import plain_table
+
+    table = plain_table("to do", "stages", "time", "known by", title="Time, one after the other")
+    trainings = [row for row in every if row.kind.kind != "evaluate"]
+    for row in trainings:
+        took = "" if row.seconds is None else _clock(row.seconds)
+        table.add_row(escape(str(row.kind)), str(row.stages), took, row.by)
+    if tests := [row for row in every if row.kind.kind == "evaluate"]:
+        sums = [row.seconds for row in tests if row.seconds is not None]
+        by = list(dict.fromkeys(row.by for row in tests))
+        table.add_row("tests", str(sum(row.stages for row in tests)), _clock(sum(sums)) if sums else "", ", ".join(by))
+    return table
+
+
+def _time_left(every: list[Estimate], workers: int) -> str:
+    trainings = [row for row in every if row.kind.kind != "evaluate"]
+    seconds = sum(row.seconds or 0.0 for row in every)
+    of = f"{workers} workers" if workers > 1 else "one worker"
+    unknown = sum(row.seconds is None and bool(row.kind.batch) for row in trainings)
+    if unknown and unknown == len(trainings):
+        return "Time left: unknown; suite plan --time measures."
+    text = f"Time left: {'at least' if unknown else 'about'} {_clock(seconds / workers)} with {of}."
+    return f"{text[:-1]}; {unknown} kinds of training are unknown, and suite plan --time measures." if unknown else text
 
 
 def _title(spec: Any) -> str:
@@ -111,7 +165,9 @@ def _title(spec: Any) -> str:
 
 
 def _clock(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{round(seconds / 60)} min"
 
 
 @suite.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from usbench.data.home import NotImported, Progress
 from usbench.errors import UsbenchError
@@ -101,6 +100,11 @@ class SuitePlan:
         """How many stages the runs would take if nothing were shared."""
         return sum(len(plan.stages) for run in self.runs for _, plan in run.plans)
 
+    def wanted(self) -> list[Stage]:
+        """Every training, and the tests of one trial of each run: as many as will be done, whatever is chosen."""
+        tests = [s for run in self.runs for s in run.plans[0][1].stages if s.kind == "evaluate"]
+        return unique([*self.trainings, *tests])
+
     def as_plan(self, stages: list[Stage]) -> Plan:
         """Some of its stages as a plan that an engine takes."""
         first = self.runs[0].plans[0][1]
@@ -168,29 +172,3 @@ def run_suite(
         left_out |= {stage.id: stage for run in plan.runs for stage in run.unchosen(store)}
         raise StagesFailed(failed, left_out, computed)
     return plan.tests(store), computed
-
-
-def seconds_left(stages: list[Stage], store: Store) -> float | None:
-    """What the missing trainings will take, by the pixels a second of those that are done; None where none is."""
-    rates: dict[tuple[str, str, str], list[float]] = {}
-    for kind in ("pretrain", "finetune"):
-        for _, record in store.records(kind):
-            if pixels := record["facts"].get("pixels_seen"):
-                rates.setdefault(_like(record["identity"]), []).append(record["facts"]["device_seconds"] / pixels)
-    total = 0.0
-    for stage in stages:
-        if stage.kind == "evaluate" or store.has(stage.id):
-            continue
-        known = rates.get(_like(stage.identity))
-        if not known:
-            return None
-        schedule = stage.identity["schedule"]
-        views = 2 if stage.kind == "pretrain" else 1
-        pixels = schedule["steps"] * schedule["batch"] * views * stage.identity["size"] ** 2
-        total += sorted(known)[len(known) // 2] * pixels
-    return total
-
-
-def _like(identity: dict[str, Any]) -> tuple[str, str, str]:
-    """Trainings that take about as long for a pixel."""
-    return identity["kind"], str(identity["backbone"]["name"]), str(identity["device"])
