@@ -53,6 +53,12 @@ class Quiet:
     def end(self, stage: Stage) -> None:
         pass
 
+    def fail(self, stage: Stage, why: str) -> None:
+        raise AssertionError(why)
+
+    def wait(self, stage: Stage, who: str) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def labelled(make_scans: Callable[..., Iterator[Item]], tmp_path_factory: pytest.TempPathFactory) -> Path:

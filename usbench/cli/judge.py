@@ -29,7 +29,8 @@ def show(run: Path) -> None:
     """Show a run again: RUN is its folder, as `usbench run` printed it."""
     from rich.console import Console
 
-    from usbench.report.summary import read_summary
+    from usbench.report.confusion import confusion_tables
+    from usbench.report.summary import of_all_folds, read_summary
     from usbench.report.table import plain_table
     from usbench.runs.store import Store
 
@@ -49,6 +50,8 @@ def show(run: Path) -> None:
         f"seeds {', '.join(map(str, spec['seeds']))}", highlight=False, markup=False,
     )  # fmt: skip
     print_summary(console, summary)
+    for table in confusion_tables(of_all_folds(summary, store)):
+        console.print(table)
     table = plain_table("training", "steps", "seconds", "loss", "inner score", "spread", "RankMe", title="Trainings")
     for stage_id, title in stages.items():
         if stage_id.startswith("evaluate"):

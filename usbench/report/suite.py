@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from usbench.report.cells import Cell, cells
+from usbench.report.confusion import NAME as CONFUSION
+from usbench.report.confusion import confusion_table, matrices
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import leaderboard
 from usbench.report.results import results
@@ -26,6 +28,8 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
         for result in results(store, [stage.id for stage in tests])
     ]
     write_csv(leaderboard(found), folder / "leaderboard.csv")
+    if pooled := matrices(found):
+        write_csv(confusion_table(pooled), folder / CONFUSION)
     write_json(
         folder / "suite.json",
         {

@@ -79,7 +79,7 @@ class Known:
             for kind in ("pretrain", "finetune", "evaluate"):
                 for _, record in store.records(kind):
                     steps = int((record["identity"].get("schedule") or {}).get("steps", 0))
-                    took = record["facts"].get("device_seconds") if steps else record.get("seconds")
+                    took: Any = record["facts"].get("device_seconds") if steps else record.get("seconds")
                     with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older usbench, or by hand
                         alike = kind_of(record["identity"], record["row"])
                         found.setdefault(alike, []).append(float(took) / max(1, steps))
