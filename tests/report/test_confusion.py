@@ -121,4 +121,4 @@ def test_a_run_shows_the_matrix_of_all_folds_and_keeps_that_of_its_own(
     folder = re.findall(r"usbench show (.+)$", said.out.strip(), re.M)[-1]
     assert set(pd.read_csv(Path(folder) / "confusion.csv").folds) == {1}
     shown = usbench("show", folder)
-    assert shown.code == 0 and "folds 0, 1, one seed, step chosen by inner" in " ".join(shown.out.split())
+    assert shown.code == 0 and "folds 0, 1, one seed" in " ".join(shown.out.split())

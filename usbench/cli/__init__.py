@@ -21,6 +21,7 @@ COMMANDS = {
     "leaderboard": ("usbench.cli.judge:board", "All results of one or several stores as one table."),
     "compare": ("usbench.cli.judge:compare", "Two rows on the same images: their paired difference."),
     "verify": ("usbench.cli.judge:verify", "Make everything again that can be made again, and say what differs."),
+    "store": ("usbench.cli.store:store", "Check a store, and clear away what nothing needs."),
     "data": ("usbench.cli.data:data", "Make and inspect packs of images."),
     "plugins": ("usbench.cli.plugins:plugins", "List, describe, check and begin plugins."),
     "preview": ("usbench.cli.preview:preview", "A contact sheet of what an augmentation does."),

@@ -132,10 +132,9 @@ def confusion_tables(every: Sequence[Matrix]) -> list[Table]:
         what = f"{row['loss']} on {row['test_data']} ({row['shift']}, {row['label_fraction']:g} %)"
         folds = f"folds {', '.join(matrix.folds)}" if len(matrix.folds) > 1 else f"fold {matrix.folds[0]}"
         seeds = f"{len(matrix.seeds)} seeds" if len(matrix.seeds) > 1 else "one seed"
-        title = f"{what}: {matrix.unit}s, {folds}, {seeds}, step chosen by {matrix.rule}"
-        table = plain_table(
-            "truth", *(escape(one_line(name)) for name in matrix.classes), "recall", title=escape(title)
-        )
+        title = f"{what}: {matrix.unit}s, {folds}, {seeds}, step: {matrix.rule}"
+        names = [escape(one_line(name)) for name in matrix.classes]
+        table = plain_table("truth", *names, "recall", title=escape(one_line(title)))
         for place, counts in enumerate(matrix.counts):
             recall = f"{counts[place] / counts.sum():.3f}" if counts.any() else ""
             table.add_row(names[place], *map(str, counts.tolist()), recall)

@@ -43,6 +43,7 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
                 for run in plan.runs if run.run.selection
             ],
             "tests": [[stage.id, stage.title] for stage in tests],
+            "stages": sorted({stage.id for stage in (*plan.trainings, *tests)}),
         },
     )  # fmt: skip
     return folder, cells(found)

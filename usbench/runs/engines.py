@@ -54,9 +54,16 @@ def run_plan(
     error ends everything, as does one that would meet every stage: a full disk, or a bad option in the first stage.
     """
     missing = sum(not store.has(stage.id) for stage in plan.stages)
-    if workers > 1 and missing > 1:
+    if not missing:
+        return 0
+    with store.wanting(stage.id for stage in plan.stages):
+        return _run(plan, store, known, observer, workers=min(workers, missing), fail_fast=fail_fast)
+
+
+def _run(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int, fail_fast: bool) -> int:
+    if workers > 1:
         agenda = Agenda(plan, store, sorted(plan.stages, key=urgency))
-        return Pool(store, known, observer, agenda, min(workers, missing), fail_fast=fail_fast).run()
+        return Pool(store, known, observer, agenda, workers, fail_fast=fail_fast).run()
     agenda, stages, first = Agenda(plan, store), Stages(store, known), None
     while (stage := _next(agenda, observer)) is not None:
         try:

@@ -4,6 +4,7 @@ runs/store.json                 the schema
 runs/stages/<kind>-<key>/       record.json and what the stage made
 runs/stages/<kind>-<key>.part/  a stage in work, under a lease
 runs/failed/<kind>-<key>.json   why a stage failed the last time
+runs/begun/<key>.json           the stages of work that was begun and has not ended well yet
 runs/<name>-<key>/              a run's spec, table and pictures, derived from its stages
 """
 
@@ -16,7 +17,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Store:
         self.root = root
         self.stages = root / "stages"
         self.failed = root / "failed"
+        self.begun = root / "begun"
         self._leases: dict[str, Lease] = {}
 
     def check_place(self) -> None:
@@ -171,6 +173,19 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
             (self.failed / f"{stage_id}.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def wanting(self, stage_ids: Iterable[str]) -> Iterator[None]:
+        """Note which stages work that begins now wants, until it ends well: nobody may clear them away."""
+        wanted = sorted(set(stage_ids))
+        path = self.begun / f"{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}.json"
+        with contextlib.suppress(OSError):
+            self.begun.mkdir(exist_ok=True)
+            write_json(path, {"stages": wanted, "when": datetime.now(UTC).isoformat(timespec="seconds")})
+        yield
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.begun.rmdir()
 
     def note_failure(self, stage_id: str, title: str, why: str) -> None:
         """Keep why a stage failed, until it succeeds."""

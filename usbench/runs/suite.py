@@ -153,6 +153,13 @@ def run_suite(
 
     Where stages failed, `StagesFailed` comes when all that does not need them is done.
     """
+    with store.wanting(stage.id for run in plan.runs for _, each in run.plans for stage in each.stages):
+        return _run_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast)
+
+
+def _run_suite(
+    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None, fail_fast: bool
+) -> tuple[list[Stage], int]:
     failed: dict[str, tuple[Stage, str]] = {}
     left_out: dict[str, Stage] = {}
     computed = 0
