@@ -20,8 +20,12 @@ class RunFailed(UsbenchError):
     exit_code = 1
 
 
+class Halt(UsbenchError):
+    """Nothing else could be done either, as on a full disk: all work stops."""
+
+
 class Interrupted(UsbenchError):
-    """The user asked to stop, and what was done so far is saved: exit code 130."""
+    """The user asked to stop, and what was done so far is saved: exit code 130, or 143 after SIGTERM."""
 
     exit_code = 130
 

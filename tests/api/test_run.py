@@ -149,19 +149,19 @@ def test_an_interrupt_saves_and_the_same_call_goes_on(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = {**asked, "out": tmp_path / "runs"}
-    real = engines._do
+    real = engines.do
 
-    def interrupted(stage: Stage, *rest: Any) -> None:
+    def interrupted(stage: Stage, *rest: Any) -> bool:
         if stage.kind == "finetune":
             signal.raise_signal(signal.SIGINT)
-        real(stage, *rest)
+        return real(stage, *rest)
 
-    monkeypatch.setattr(engines, "_do", interrupted)
+    monkeypatch.setattr(engines, "do", interrupted)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="run the same command again"):
         usbench.run(**given)
     assert signal.getsignal(signal.SIGINT) is before
-    monkeypatch.setattr(engines, "_do", real)
+    monkeypatch.setattr(engines, "do", real)
     assert 0 < usbench.run(**given).computed < len(usbench.run(**given, dry_run=True).titles)
 
 

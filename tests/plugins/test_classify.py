@@ -18,8 +18,10 @@ from usbench_classify.pocus import Pocus
 from usbench_classify.stages import last_stage
 
 from usbench.contracts import Labelled, Network
+from usbench.data.cohort import Cohort
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack, write_pack
+from usbench.data.splits import Division, Wanted
 from usbench.errors import Interrupted, UsbenchError
 from usbench.hooks import Registry
 from usbench.items import Item
@@ -51,6 +53,12 @@ class Quiet:
         self.stopping |= self.stop is not None and told[-4] >= self.stop
 
     def end(self, stage: Stage) -> None:
+        pass
+
+    def fail(self, stage: Stage, why: str) -> None:
+        raise AssertionError(why)
+
+    def wait(self, stage: Stage, who: str) -> None:
         pass
 
 
@@ -314,23 +322,38 @@ def test_the_figure_of_the_best_step_on_the_test_set_stands_beside_and_does_not_
     settings: dict[str, Any], installed: Registry, tmp_path: Path
 ) -> None:
     plan, store = done({**settings, "protocol": "pocus"}, installed, tmp_path)
-    stages = [s for s in plan.stages if s.kind == "evaluate"]
-    for stage in stages:
+    for stage in (s for s in plan.stages if s.kind == "evaluate"):
         facts, folder = store.record(stage.id)["facts"], store.folder(stage.id)
+        if stage.row["shift"] == "out":  # the looks predict of the trained pack alone
+            assert not (folder / "best-on-test.csv").exists() and facts["metrics"] == list(Pocus.metrics)
+            continue
         table, best = pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "best-on-test.csv")
         assert facts["selection"] == "inner" and facts["metrics"][-1] == "best_on_test_accuracy"
         assert (table.best_on_test_accuracy == best.accuracy).all() and list(best) == list(table)[:-1]
         assert table.best_on_test_accuracy.mean() >= table.accuracy.mean()
     (tuned,) = [s for s in plan.stages if s.kind == "finetune" and s.row["loss"] == "none"]
     facts, folder = store.record(tuned.id)["facts"], store.folder(tuned.id)
-    choices = sorted(folder.glob("choice-*"))
-    assert [checkpoint.read(path)[1]["step"] for path in choices] == list(range(2, 21, 2))
-    # What was chosen on inner validation is one of them, and they hold what training moves and nothing else.
-    weights, _ = checkpoint.read(folder / "weights.safetensors")
-    chosen, _ = checkpoint.read(folder / f"choice-{facts['chosen_step']:06d}.safetensors")
-    assert all(torch.equal(value, weights[name]) for name, value in chosen.items())
-    assert {name.split(".")[2] for name in chosen if name.startswith("encoder.")} == {"layer4"}
-    assert {name.split(".")[0] for name in chosen} == {"encoder", "head"}
+    looks = {read[1]["step"]: read[0] for read in map(checkpoint.read, folder.glob("choice-*"))}
+    assert sorted(looks) == list(range(2, 21, 2))
+    assert sum(path.stat().st_size for path in folder.glob("choice-*")) < 100_000
+    # What the chosen step predicted then is what the network predicts now.
+    test = next(s for s in plan.stages if s.needs == (tuned.id,) and s.row["shift"] == "in")
+    table = pd.read_csv(store.folder(test.id) / "scores.csv")
+    chosen = looks[facts["chosen_step"]]
+    rows = chosen["row"].numpy()
+    names = Pack(Path(test.places["test"])).table.name.to_numpy()[rows]
+    then = pd.DataFrame(chosen["predicted"].numpy(), index=names).loc[table.name]
+    assert np.allclose(then, table[[f"p_{name}" for name in CLASSES]], atol=1e-5)
+
+
+def test_looks_predict_nothing_that_is_trained_on_or_validated_on(labelled: Path) -> None:
+    pack = Pack(labelled)
+    cohort = Cohort(((pack, Division(0, wanted=Wanted(False, CLASSES))),))
+    sides = cohort.fraction(50, 0)
+    ((_, rows),) = cohort.untrained(sides)
+    used = np.concatenate([taken for side in sides for _, taken in side])
+    assert not set(rows) & set(used)
+    assert set(rows) | set(used) == set(np.flatnonzero(pack.table.label >= 0))
 
 
 def test_the_recipe_of_the_pocus_protocol_is_in_the_schedule_and_can_be_changed(

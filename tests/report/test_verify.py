@@ -31,6 +31,10 @@ class Quiet:
 
     def end(self, *_: object) -> None: ...
 
+    def fail(self, *_: object) -> None: ...
+
+    def wait(self, *_: object) -> None: ...
+
 
 @pytest.fixture(scope="module")
 def finished(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,21 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from usbench.errors import Interrupted
+from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.report.columns import NOT_MEASURED
 from usbench.report.summary import summarise
-from usbench.runs.engines import run_plan
+from usbench.runs.engines import StagesFailed, run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
-from usbench.spec import resolve
+from usbench.spec import config_text, resolve
 from usbench.train import loop
 
 # A process that runs a plan with a checkpoint after every step and kills itself at one of them, without a farewell.
@@ -32,7 +33,7 @@ from usbench.hooks import registry
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.store import Store
-from usbench.spec import resolve
+from usbench.spec import config_text, resolve
 from usbench.train import loop
 settings, out, kind, steps = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 loop.SAVE_SECONDS, loop.WINDOW = 0.0, 2
@@ -40,6 +41,8 @@ class Killer:
     stopping = False
     def begin(self, stage, place, total): pass
     def end(self, stage): pass
+    def fail(self, stage, why): pass
+    def wait(self, stage, who): pass
     def step(self, stage, done, total, loss, rate):
         if stage.kind == kind and done >= steps:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -53,6 +56,8 @@ class Quiet:
     def __init__(self, stop: tuple[str, int] | None = None) -> None:
         self.stop, self.stopping = stop, False
         self.begun: list[str] = []
+        self.failed: dict[str, str] = {}
+        self.waited: list[str] = []
 
     def begin(self, stage: Stage, place: int, total: int) -> None:
         self.begun.append(stage.id)
@@ -63,6 +68,12 @@ class Quiet:
 
     def end(self, stage: Stage) -> None:
         pass
+
+    def fail(self, stage: Stage, why: str) -> None:
+        self.failed[stage.title] = why
+
+    def wait(self, stage: Stage, who: str) -> None:
+        self.waited.append(stage.id)
 
 
 def table_of(plan: Plan, store: Store) -> str:
@@ -159,23 +170,44 @@ def test_workers_give_the_same_table_as_one_process(
     assert table_of(plan, store) == undisturbed[2]
 
 
-def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_next_run_goes_on(
-    settings: dict[str, Any], undisturbed: tuple[Plan, Store, str], tmp_path: Path
-) -> None:
-    from usbench.errors import RunFailed
-    from usbench.hooks import registry
+class Assassin(Quiet):
+    """Kills the process that does a stage whose title begins so, some times."""
 
-    class Assassin(Quiet):
-        def step(self, stage: Stage, done: int, total: int, loss: float, rate: float) -> None:
-            part = store.stages / f"{stage.id}.part" / "lease.json"
-            if not self.stopping and part.is_file():
-                os.kill(json.loads(part.read_text())["pid"], signal.SIGKILL)
+    def __init__(self, store: Store, victim: str, times: int) -> None:
+        super().__init__()
+        self.store, self.victim, self.times = store, victim, times
+
+    def step(self, stage: Stage, done: int, total: int, loss: float, rate: float) -> None:
+        owner = self.store.holder(stage.id)
+        if stage.title.startswith(self.victim) and self.times and owner is not None:
+            self.times -= 1
+            os.kill(owner.pid, signal.SIGKILL)
+
+
+def test_the_stage_of_a_worker_that_is_killed_is_done_by_another(
+    undisturbed: tuple[Plan, Store, str], tmp_path: Path
+) -> None:
+    from usbench.hooks import registry
 
     store = Store(tmp_path / "store").open()
     plan = undisturbed[0]
-    with pytest.raises(RunFailed, match=r"died \(exit code -9"):
-        run_plan(plan, store, registry(), Assassin(), workers=2)
-    run_plan(plan, store, registry(), Quiet())
+    assassin = Assassin(store, "pretrain", 1)
+    assert run_plan(plan, store, registry(), assassin, workers=2) == len(plan.stages)
+    assert assassin.times == 0 and not assassin.failed
+    assert table_of(plan, store) == undisturbed[2]
+
+
+def test_a_stage_whose_workers_die_twice_has_failed_and_the_rest_goes_on(
+    undisturbed: tuple[Plan, Store, str], tmp_path: Path
+) -> None:
+    from usbench.hooks import registry
+
+    store = Store(tmp_path / "store").open()
+    plan = undisturbed[0]
+    with pytest.raises(StagesFailed, match=r"moco, seed 3 died \(exit code -9.*; 3 stages that need it") as failed:
+        run_plan(plan, store, registry(), Assassin(store, "pretrain", 2), workers=2)
+    assert failed.value.computed == len(plan.stages) - 4
+    assert run_plan(plan, store, registry(), Quiet()) == 4
     assert table_of(plan, store) == undisturbed[2]
 
 
@@ -192,26 +224,126 @@ def usbench_losses(register):
 """
 
 
-def test_a_failure_in_a_worker_is_told_though_the_others_stop_too(settings: dict[str, Any], tmp_path: Path) -> None:
-    from usbench.errors import RunFailed
-
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stage_that_fails_leaves_out_what_needs_it_and_nothing_else(
+    settings: dict[str, Any], tmp_path: Path, workers: int
+) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     registry = Registry()
     registry.load_entry_points()
     registry.load_folder(tmp_path)
     plan = make_plan(registry, resolve({**settings, "loss": "broken"}), lambda *_: None)
-    with pytest.raises(RunFailed, match=r"pretrain broken, seed 3 became nan at step 2 .*learning rate"):
-        run_plan(plan, Store(tmp_path / "store").open(), registry, Quiet(), workers=2)
+    store, watcher = Store(tmp_path / "store").open(), Quiet()
+    with pytest.raises(StagesFailed, match=r"broken, seed 3 became nan at step 2 .*; 3 stages .* left out\.") as failed:
+        run_plan(plan, store, registry, watcher, workers=workers)
+    (line,) = failed.value.lines
+    assert line.startswith("failed: the loss of pretrain broken, seed 3") and list(watcher.failed) == [
+        "pretrain broken, seed 3"
+    ]
+    done = {stage.id for stage in plan.stages if store.has(stage.id)}
+    assert {s.row["loss"] for s in plan.stages if s.id in done} == {"none", "none-long"}
+    assert failed.value.computed == len(done) == len(plan.stages) - 4
+    (note,) = store.failed.iterdir()
+    assert store.failure(note.stem) == next(iter(watcher.failed.values()))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fail_fast_stops_at_the_first_failure(settings: dict[str, Any], tmp_path: Path, workers: int) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    registry = Registry()
+    registry.load_entry_points()
+    registry.load_folder(tmp_path)
+    plan = make_plan(registry, resolve({**settings, "loss": "broken"}), lambda *_: None)
+    store = Store(tmp_path / "store").open()
+    with pytest.raises(RunFailed, match="became nan at step 2"):
+        run_plan(plan, store, registry, Quiet(), workers=workers, fail_fast=True)
+    assert not any(store.has(stage.id) for stage in plan.stages if stage.kind == "evaluate")
 
 
 def test_an_option_out_of_range_is_refused_by_a_worker_before_anything_is_written(
     settings: dict[str, Any], installed: Registry, tmp_path: Path
 ) -> None:
-    from usbench.errors import UsbenchError
-
     plan = make_plan(installed, resolve({**settings, "loss": "rcl:temperature=-1"}), lambda *_: None)
     store = Store(tmp_path / "store").open()
     with pytest.raises(UsbenchError, match=r"'rcl' refuses temperature=-1\.0") as refused:
         run_plan(plan, store, installed, Quiet(), workers=2)
     assert refused.value.exit_code == 2
     assert list(store.stages.iterdir()) == []
+
+
+SHARER = """
+import json, os, sys, time
+from pathlib import Path
+from usbench.hooks import registry
+from usbench.runs import agenda, doing
+from usbench.runs.engines import run_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.store import Store
+from usbench.spec import resolve
+settings, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+agenda.LOOK_SECONDS = 0.1
+do = doing.Stages.do
+def logged(self, stage, folder, watcher):
+    with (out / "log").open("a") as log:
+        log.write(stage.id + "\\n")
+    return do(self, stage, folder, watcher)
+doing.Stages.do = logged
+class Quiet:
+    stopping = False
+    def __getattr__(self, name): return lambda *_: None
+plan = make_plan(registry(), resolve(settings), lambda *_: None)
+print(run_plan(plan, Store(out).open(), registry(), Quiet()))
+"""
+
+
+def test_processes_that_share_a_store_compute_nothing_twice(
+    settings: dict[str, Any], undisturbed: tuple[Plan, Store, str], tmp_path: Path
+) -> None:
+    out, plan = tmp_path / "store", undisturbed[0]
+    command = [sys.executable, "-c", SHARER, json.dumps(settings), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    several = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    counts = [int(process.communicate(timeout=120)[0]) for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0]
+    logged = (out / "log").read_text().split()
+    assert sorted(logged) == sorted(stage.id for stage in plan.stages)
+    assert sum(counts) == len(plan.stages)
+    store = Store(out)
+    for stage in plan.stages:
+        for name in ("weights.safetensors", "scores.csv", "masks.safetensors"):
+            assert (store.folder(stage.id) / name).exists() == (undisturbed[1].folder(stage.id) / name).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["run", "suite"])
+def test_a_signal_saves_and_leaves(
+    settings: dict[str, Any], tmp_path: Path, number: int, command: str, installed: Registry
+) -> None:
+    longer = {**settings, "pretrain": {**settings["pretrain"], "steps": 100_000}}
+    config, out = tmp_path / "run.toml", tmp_path / "store"
+    config.write_text(config_text(resolve(longer)).replace("[run", "[base"))
+    if command == "run":
+        config.write_text(config.read_text().replace("[base", "[run"))
+        words = ["run", "--config", str(config)]
+    else:
+        config.write_text(config.read_text() + "\n[[runs]]\n")
+        words = ["suite", "run", str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "usbench", *words, "--out", str(out)], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    stage = next(s for s in make_plan(installed, resolve(longer), lambda *_: None).stages if s.kind == "pretrain")
+    state = Store(out).part(stage.id) / loop.STATE
+    deadline = time.monotonic() + 60
+    while not state.parent.is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2.5)
+    asked = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == 128 + number, said
+    assert len(said.splitlines()) == 1 and "run the same command again" in said
+    assert Store(out).holder(stage.id) is None
+    assert state.is_file()

@@ -9,16 +9,18 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import UsbenchError
+from usbench.runs import lease as leases
 from usbench.runs import store as module
-from usbench.runs.store import SCHEMA, STALE_SECONDS, Store, seal_of, write_json
+from usbench.runs.lease import Owner, Taken, links
+from usbench.runs.store import SCHEMA, Store, seal_of, write_json
 
 STAGE = "pretrain-0123456789abcdef"
 
@@ -28,13 +30,13 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs").open()
 
 
-def lease(store: Store, **owner: Any) -> Path:
+def lease(store: Store, *, host: str = "", space: str = leases._space(), pid: int, token: str = "theirs") -> Path:
     """Somebody's lease on the stage."""
-    part = store.stages / f"{STAGE}.part"
-    part.mkdir(parents=True)
-    path = part / "lease.json"
-    path.write_text(json.dumps({"host": socket.gethostname(), "since": time.time(), **owner}))
-    return path
+    link = store.part(STAGE) / "lease"
+    link.mkdir(parents=True)
+    owner = Owner(token, host or socket.gethostname(), space, pid)
+    (link / "owner.json").write_text(json.dumps(asdict(owner)))
+    return link / "owner.json"
 
 
 def a_dead_process() -> int:
@@ -46,47 +48,123 @@ def a_dead_process() -> int:
 def works(store: Store) -> bool:
     """Whether the stage can be worked on now."""
     with store.work(STAGE) as folder:
-        return json.loads((folder / "lease.json").read_text())["pid"] == os.getpid()
+        return links(folder)[-1][1].pid == os.getpid()
 
 
 def test_a_second_process_is_refused_while_the_first_lives(store: Store) -> None:
     path = lease(store, pid=os.getppid())
-    with pytest.raises(RunFailed, match=rf"{STAGE} is being computed by process {os.getppid()}"), store.work(STAGE):
+    with pytest.raises(Taken, match=rf"{STAGE} is being computed by process {os.getppid()}"), store.work(STAGE):
         pass
-    assert path.exists()
+    assert path.exists() and str(store.holder(STAGE)).startswith(f"process {os.getppid()} on ")
+
+
+def test_two_threads_of_one_process_do_not_hold_one_lease(store: Store) -> None:
+    with store.work(STAGE), pytest.raises(Taken), store.work(STAGE):
+        pass
+    assert works(store)
 
 
 def test_a_dead_owners_lease_is_taken_over(store: Store) -> None:
     lease(store, pid=a_dead_process())
+    assert store.holder(STAGE) is None
     assert works(store)
 
 
-def test_another_machines_lease_holds_as_long_as_it_beats(store: Store) -> None:
-    path = lease(store, pid=1, host="another-machine")
-    with pytest.raises(RunFailed, match="another-machine"), store.work(STAGE):
+def test_a_lease_of_the_same_process_id_in_its_earlier_life_is_taken_over(store: Store) -> None:
+    lease(store, pid=os.getpid())
+    assert works(store)
+
+
+@pytest.mark.parametrize("other", [{"host": "another-machine"}, {"space": "another-container"}])
+def test_a_lease_that_cannot_be_asked_after_holds_as_long_as_it_beats(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    path = lease(store, pid=a_dead_process(), token=str(other), **other)
+    now = [100.0]
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
+    os.utime(path, (0, 0))  # whatever the clocks of the machines say
+    for beat in range(5):
+        now[0] += leases.STALE_SECONDS - 1
+        os.utime(path, (beat + 1, beat + 1))
+        with pytest.raises(Taken), store.work(STAGE):
+            pass
+    now[0] += leases.STALE_SECONDS - 1
+    assert store.holder(STAGE) is not None
+    now[0] += 1
+    assert store.holder(STAGE) is None
+    assert works(store)
+
+
+@pytest.mark.parametrize("text", ["", '{"host": "x', "[]", "{}", '{"host": "x", "pid": "x"}', '"x"'])
+def test_a_damaged_lease_is_taken_over(store: Store, text: str) -> None:
+    lease(store, pid=1).write_text(text)
+    assert works(store)
+
+
+def test_who_slept_through_a_takeover_breaks_nobodys_lease_and_finishes_nothing(store: Store) -> None:
+    with pytest.raises(Taken, match="taken over"), store.work(STAGE) as folder:
+        mine = links(folder)[-1][1]
+        (folder / f"lease-{mine.token}").mkdir()  # another machine heard nothing of us
+        theirs = {**asdict(mine), "token": "later", "host": "another-machine"}
+        (folder / f"lease-{mine.token}" / "owner.json").write_text(json.dumps(theirs))
+        store.finish(STAGE, {})
+    assert not store.has(STAGE)
+    assert [owner.token for _, owner in links(store.part(STAGE))] == [mine.token, "later"]
+    assert store.holder(STAGE) is not None
+
+
+def test_a_late_takeover_of_a_lease_that_is_no_more_gets_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B saw a dead owner and slept; meanwhile A took over, stopped, and C began anew."""
+    lease(store, pid=a_dead_process(), token="dead")
+    put = leases._put
+
+    def slow(place: Path, me: Owner) -> bool:
+        monkeypatch.setattr(leases, "_put", put)
+        assert works(store)  # A: nothing was made, so the folder goes
+        lease(store, pid=os.getppid(), token="new")  # C
+        return put(place, me)
+
+    monkeypatch.setattr(leases, "_put", slow)
+    with pytest.raises(Taken), store.work(STAGE):
         pass
-    old = time.time() - STALE_SECONDS - 1
-    os.utime(path, (old, old))
-    assert works(store)
+    assert [owner.token for _, owner in links(store.part(STAGE))] == ["new"]
+    assert [path.name for path in store.part(STAGE).iterdir()] == ["lease"]
 
 
-@pytest.mark.parametrize("text", ["", '{"host": "x', "[]", "{}", '{"host": "HERE"}', '{"host": "HERE", "pid": "x"}'])
-def test_a_lease_that_was_cut_short_is_taken_over(store: Store, text: str) -> None:
-    path = lease(store, pid=1)
-    path.write_text(text.replace("HERE", socket.gethostname()))
-    os.utime(path, (0, 0))
-    assert works(store)
+RACE = """
+import sys, time
+from pathlib import Path
+from usbench.runs.lease import Taken
+from usbench.runs.store import Store
+store = Store(Path(sys.argv[1]))
+while time.time() < float(sys.argv[2]):
+    pass
+for place in range(30):
+    try:
+        with store.work(f"pretrain-{place:016d}") as folder:
+            if store.has(f"pretrain-{place:016d}"):
+                continue
+            with (Path(sys.argv[1]) / f"log-{place}").open("a") as log:
+                log.write("x")
+            (folder / "made").touch()
+            store.finish(f"pretrain-{place:016d}", {})
+    except Taken:
+        continue
+"""
 
 
-def test_a_lease_that_is_just_being_written_is_waited_for(store: Store) -> None:
-    path = lease(store, pid=1)
-    path.write_text("")
-    owner = json.dumps({"host": socket.gethostname(), "pid": os.getppid()})
-    thread = threading.Timer(0.2, path.write_text, [owner])
-    thread.start()
-    with pytest.raises(RunFailed, match="is being computed"), store.work(STAGE):
-        pass
-    thread.join()
+def test_of_processes_that_race_for_a_dead_owners_lease_one_gets_it(store: Store) -> None:
+    dead = a_dead_process()
+    for place in range(30):
+        link = store.stages / f"pretrain-{place:016d}.part" / "lease"
+        link.mkdir(parents=True)
+        owner = Owner("dead", socket.gethostname(), leases._space(), dead)
+        (link / "owner.json").write_text(json.dumps(asdict(owner)))
+    command = [sys.executable, "-c", RACE, str(store.root), str(time.time() + 2)]
+    for process in [subprocess.Popen(command) for _ in range(4)]:
+        assert process.wait(60) == 0
+    assert [(store.root / f"log-{place}").read_text() for place in range(30)] == ["x"] * 30
+    assert sorted(path.name for path in store.stages.iterdir()) == [f"pretrain-{place:016d}" for place in range(30)]
 
 
 def test_work_that_made_nothing_leaves_nothing(store: Store) -> None:
@@ -96,9 +174,9 @@ def test_work_that_made_nothing_leaves_nothing(store: Store) -> None:
 
 
 def test_the_lease_beats_while_work_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
     with store.work(STAGE) as folder:
-        path = folder / "lease.json"
+        path = folder / "lease" / "owner.json"
         os.utime(path, (0, 0))
         deadline = time.time() + 5
         while path.stat().st_mtime < 1 and time.time() < deadline:
@@ -109,11 +187,19 @@ def test_the_lease_beats_while_work_goes_on(store: Store, monkeypatch: pytest.Mo
 def test_the_lease_goes_when_work_ends_and_when_it_fails(store: Store) -> None:
     with store.work(STAGE) as folder:
         (folder / "state.safetensors").write_bytes(b"so far")
-    assert not (folder / "lease.json").exists()
+    assert store.holder(STAGE) is None
     with pytest.raises(KeyError), store.work(STAGE):
         raise KeyError
-    assert not (folder / "lease.json").exists()
+    assert store.holder(STAGE) is None
     assert (folder / "state.safetensors").read_bytes() == b"so far"
+
+
+def test_a_failure_is_noted_until_the_stage_succeeds(store: Store) -> None:
+    store.note_failure(STAGE, "pretrain x", "it went wrong.")
+    assert store.failure(STAGE) == "it went wrong."
+    with store.work(STAGE):
+        store.finish(STAGE, {})
+    assert store.failure(STAGE) == "" and not list(store.failed.iterdir())
 
 
 def test_a_stage_appears_whole_with_its_record(store: Store) -> None:

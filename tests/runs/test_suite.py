@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from usbench.hooks import Registry
-from usbench.runs.stage import Stage
 from usbench.runs.store import Store
-from usbench.runs.suite import plan_suite, seconds_left, unique
+from usbench.runs.suite import plan_suite, unique
 from usbench.suites import read_suite
 
 
@@ -51,6 +50,9 @@ class Records(Store):
     def __init__(self, scores: dict[str, float]) -> None:
         self.scores = scores
 
+    def has(self, stage_id: str) -> bool:
+        return stage_id in self.scores
+
     def record(self, stage_id: str) -> dict[str, Any]:
         return {"facts": {"dice_inner": self.scores[stage_id]}}
 
@@ -85,26 +87,51 @@ def test_without_inner_validation_nothing_is_chosen(installed: Registry, file: C
     assert {s.row["chosen"] for s in run.chosen(Records(scores))} == {"finetune.lr=0.001 (of 3)"}
 
 
-def test_time_left_is_that_of_like_trainings_which_are_done() -> None:
-    def stage(steps: int, name: str = "unet") -> Stage:
-        identity = {
-            "kind": "finetune", "backbone": {"name": name}, "device": "cpu", "size": 10,
-            "schedule": {"steps": steps, "batch": 2},
-        }  # fmt: skip
-        return Stage("finetune", "", identity, {})
+def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(
+    installed: Registry, file: Callable[[str], Path]
+) -> None:
+    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+    scores = {s.id: 0.5 for _, plan in run.plans for s in plan.stages}
+    lost = next(s for s in run.plans[1][1].stages if s.kind == "finetune" and s.row["loss"] == "simclr")
+    del scores[lost.id]
+    row = (lost.row["loss"], lost.row["label_fraction"])
+    chosen, unchosen = run.chosen(Records(scores)), run.unchosen(Records(scores))
+    assert {(s.row["loss"], s.row["label_fraction"]) for s in unchosen} == {row}
+    assert row not in {(s.row["loss"], s.row["label_fraction"]) for s in chosen} and chosen
 
-    class Done(Store):
-        def __init__(self) -> None: ...
 
-        def has(self, stage_id: str) -> bool:
-            return False
+BROKEN = """
+from usbench import Loss, hookimpl
 
-        def records(self, kind: str) -> Any:
-            facts = {"pixels_seen": 1000, "device_seconds": 5.0}
-            return [(None, {"identity": stage(5).identity, "facts": facts})] if kind == "finetune" else []
+class Broken(Loss):
+    def objective(self, out, batch):
+        raise KeyError("of course")
 
-    assert seconds_left([stage(10), stage(20)], Done()) == pytest.approx(30.0)
-    assert seconds_left([stage(10), stage(20, "other")], Done()) is None
+@hookimpl
+def usbench_losses(register):
+    register("broken", Broken, summary="raises")
+"""
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
+    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    plugin = tmp_path / "plugins" / "broken.py"
+    plugin.write_text(BROKEN)
+    path, out = file("[[runs]]\nlabels = [100]\nover = { loss = ['broken', 'simclr'] }\n"), tmp_path / "o"
+    words = ("--plugins-dir", plugin.parent, "suite")
+    said = usbench(*words, "run", path, "--out", out)
+    assert said.code == 1 and "KeyError: 'of course'; 3 stages that need it were left out" in said.one_sentence()
+    assert said.out.splitlines()[-1].startswith("failed: pretrain broken, seed 0 failed: Key")
+    table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")
+    assert set(table.loss) == {"simclr", "none", "none-long"}
+    status = usbench(*words, "status", path, "--out", out)
+    assert "Failed: pretrain broken, seed 0 failed: KeyError" in status.out
+    plugin.write_text(BROKEN.replace('raise KeyError("of course")', "return out.features[0].square().mean()"))
+    assert usbench(*words, "run", path, "--out", out).code == 0
+    assert "Failed" not in usbench(*words, "status", path, "--out", out).out
+    assert set(pd.read_csv(out / "suite-tiny" / "leaderboard.csv").loss) == {"broken", "simclr", "none", "none-long"}
 
 
 def test_a_suite_ends_with_one_leaderboard_and_runs_once(
@@ -113,7 +140,11 @@ def test_a_suite_ends_with_one_leaderboard_and_runs_once(
     runs = TWO.replace("[[runs]]", "[[runs]]\nlabels = [100]") + CHOICE.replace("[[runs]]", "[[runs]]\nlabels = [100]")
     path, out = file(runs), tmp_path / "o"
     planned = usbench("suite", "plan", path, "--out", out)
-    assert planned.code == 0 and "3 trials" in planned.out and "not known until" in planned.out
+    assert (
+        planned.code == 0
+        and "3 trials" in planned.out
+        and "Time left: unknown; suite plan --time measures" in planned.out
+    )
     said = usbench("suite", "run", path, "--out", out)
     assert said.code == 0, said.err
     table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")

@@ -8,7 +8,7 @@ from usbench.data.place import data_home
 from usbench.errors import UsbenchError
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
-from usbench.runs.suite import seconds_left
+from usbench.runs.timing import Known, estimates
 from usbench.spec import RunSpec, presets, resolve
 
 # What a preset's own time was not measured for when it is another.
@@ -20,8 +20,9 @@ def outlook(plan: Plan, store: Store) -> str:
     todo = [stage for stage in plan.stages if not store.has(stage.id)]
     if not todo:
         return ""
-    left = seconds_left(todo, store)
-    long = clock(left / plan.workers) if left is not None else _of_preset(plan.spec)
+    every = [row.seconds for row in estimates(todo, store, Known.of([store]))]
+    known = [seconds for seconds in every if seconds is not None]
+    long = clock(sum(known) / plan.workers) if len(known) == len(every) else _of_preset(plan.spec)
     there = f" (the other {len(plan.stages) - len(todo)} are there)" if len(todo) < len(plan.stages) else ""
     return (
         f"{len(todo)} stages to do{there}{f', about {long}' if long else ''}; results in {_short(store.root)}, "
@@ -41,7 +42,9 @@ def _of_preset(spec: RunSpec) -> str:
 
 def clock(seconds: float) -> str:
     """A time that nobody needs exactly."""
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{round(seconds / 60)} min"
 
 
 def _short(path: Path) -> str:

@@ -12,13 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from usbench.errors import Interrupted
 from usbench.runs.stage import Stage
 
 PLAIN_SECONDS = 10.0  # between two lines about the same stage
+GRACE_SECONDS = 8.0  # after which what is still busy, and has not saved, goes back to its last checkpoint
+ASKS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Display:
-    """Shows stages and steps, and turns the first Ctrl-C into a request to save and stop."""
+    """Shows stages and steps, and turns the first Ctrl-C or SIGTERM into a request to save and stop.
+
+    The exit code is then 130 or 143, as of a process that the signal ended.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -32,30 +38,43 @@ class Display:
         )  # fmt: skip
         self.tasks: dict[str, Any] = {}
         self.printed: dict[str, float] = {}
-        self.before: Any = None
+        self.before: dict[int, Any] = {}
+        self.signal = 0
 
     def __enter__(self) -> Display:
         if threading.current_thread() is threading.main_thread():  # another one is never interrupted
-            self.before = signal.signal(signal.SIGINT, self._interrupt)
+            self.before = {number: signal.signal(number, self._interrupt) for number in ASKS}
         self.progress.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.signal and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         self.progress.stop()
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if isinstance(error, Interrupted) and self.signal:
+            error.exit_code = 128 + self.signal
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.stopping:
+            if number == signal.SIGTERM:
+                return  # schedulers repeat themselves
             raise KeyboardInterrupt
-        self.stopping = True
+        self.stopping, self.signal = True, number
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._leave)
+            signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS, 1)
         for task in self.tasks.values():
             self.progress.update(task, facts="saving …")
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        raise Interrupted("what was still busy goes back to its last checkpoint")
 
     def making(self, what: str, done: int, total: int | None) -> None:
         """A data set is being made or imported."""
         if self.stopping:
-            raise KeyboardInterrupt
+            raise Interrupted("stopped; run the same command again to go on.")
         if what not in self.printed:
             self._open(what, f"making {what}", total)
         self._move(what, done, f"{done} images")
@@ -75,6 +94,17 @@ class Display:
         """A stage is finished."""
         self._close(stage.id)
 
+    def fail(self, stage: Stage, why: str) -> None:
+        """A stage failed, and what does not need it goes on."""
+        if stage.id in self.printed:
+            self._close(stage.id)
+        self.console.print(f"failed: {' '.join(why.split())}", highlight=False, soft_wrap=True, markup=False)
+
+    def wait(self, stage: Stage, who: str) -> None:
+        """Nothing is left but what another process does."""
+        line = f"waiting for {stage.title}, which {who} does"
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
     def _open(self, name: str, line: str, total: int | None) -> None:
         self.printed[name] = time.monotonic()
         if self.live:
@@ -91,4 +121,6 @@ class Display:
 
     def _close(self, name: str) -> None:
         if self.live:
-            self.progress.remove_task(self.tasks.pop(name))
+            task = self.tasks.pop(name, None)
+            if task is not None:
+                self.progress.remove_task(task)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pandas as pd
 from rich.markup import escape
 
-from usbench.report.cells import Cell
+from usbench.report.cells import Cell, cells
 from usbench.report.files import one_line
 from usbench.report.leaderboard import table_of
+from usbench.report.results import results
 from usbench.report.shown import Part, Shown, parts_of
 from usbench.report.summary import Summary, score_name
 from usbench.report.table import plain_table
@@ -75,6 +76,14 @@ class Result(Shown):
         """A run that is only planned."""
         titles = {stage.id: stage.title for stage in plan.stages}
         return cls(folder, store, [], plan.missing, plan.spec, titles, planned=True)
+
+    @classmethod
+    def of_rest(cls, plan: Plan, store: Store, folder: Path) -> Result | None:
+        """What is there of a run that failed in part; the run's folder is not written."""
+        tested = [stage.id for stage in plan.stages if stage.kind == "evaluate" and store.has(stage.id)]
+        titles = {stage.id: stage.title for stage in plan.stages}
+        every = cells(results(store, tested)) if tested else []
+        return cls(folder, store, every, plan.missing, plan.spec, titles) if every else None
 
     @classmethod
     def of_summary(cls, summary: Summary, store: Store, spec: RunSpec, computed: int = 0) -> Result:

@@ -17,6 +17,7 @@ from usbench.api.trackers import Trackers, tracker_names
 from usbench.errors import Interrupted, UsbenchError, of_system
 from usbench.hooks import registry
 from usbench.report.summary import run_name, summarise
+from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import run_plan
 from usbench.runs.observers import Observers
 from usbench.runs.plan import make_plan
@@ -60,6 +61,7 @@ def run(
     config: PathLike | None = None,
     save_config: PathLike | None = None,
     dry_run: bool = False,
+    fail_fast: bool = False,
     track: str | Sequence[str] = (),
     progress: bool = True,
     workers: int | None = None,
@@ -69,7 +71,8 @@ def run(
     What stands in the store `out` already is not computed again. The arguments are the options of `usbench run`
     (`usbench run --help` explains them): `seeds` is how many or a list of them, and `set` overrides a schedule, as in
     `set={"pretrain.steps": 500}`. `progress` shows how far it is, and `workers` is how many stages run at once.
-    Bad input raises a UsbenchError. An interrupt saves and raises an Interrupted; the same call goes on.
+    Bad input raises a UsbenchError. An interrupt saves and raises an Interrupted; the same call goes on. Where a stage
+    fails, the others are done, and the StagesFailed that comes at the end holds their `result`.
     """
     asked = dict(locals())
     try:
@@ -99,17 +102,22 @@ def _run(asked: dict[str, Any]) -> Result:
     facts = {"run": plan.key, **spec.model_dump(mode="json")}
     with Trackers(trackers, folder, facts, console) as watching:
         watching.expect(plan.stages)
-        computed = _do(plan, store, console, watching, asked["workers"])
+        try:
+            computed = _do(plan, store, console, watching, asked)
+        except StagesFailed as failed:
+            failed.result = Result.of_rest(plan, store, folder)
+            raise
         summary = summarise(plan, store)
         watching.finish(summary.cells, [folder / name for name in summary.pictures])
     return Result.of_summary(summary, store, spec, computed)
 
 
-def _do(plan: Plan, store: Store, console: Console, watching: Trackers, workers: int | None) -> int:
+def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: dict[str, Any]) -> int:
     with Display(console) as display:
         try:
             observer = Observers(display, watching)
-            return run_plan(plan, store, registry(), observer, workers=workers or plan.workers)
+            workers = asked["workers"] or plan.workers
+            return run_plan(plan, store, registry(), observer, workers=workers, fail_fast=asked["fail_fast"])
         except Interrupted as stop:
             raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
 

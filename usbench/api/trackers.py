@@ -125,6 +125,12 @@ class Trackers:
     def end(self, stage: Stage) -> None:
         """A stage is finished."""
 
+    def fail(self, stage: Stage, why: str) -> None:
+        """A stage failed."""
+
+    def wait(self, stage: Stage, who: str) -> None:
+        """Another process does what is left."""
+
     def finish(self, every: Sequence[Cell], pictures: Iterable[Path]) -> None:
         """What the run came to, also where it was computed before: a score a row, and the pictures."""
         if not self.loggers:

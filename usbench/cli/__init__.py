@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": ("usbench.cli.judge:verify", "Make everything again that can be made again, and say what differs."),
     "export": ("usbench.cli.share:export", "Take a run's network home: weights, config and a model card."),
     "predict": ("usbench.cli.share:predict", "Masks and overlays for images of your own."),
+    "store": ("usbench.cli.store:store", "Check a store, and clear away what nothing needs."),
     "data": ("usbench.cli.data:data", "Make and inspect packs of images."),
     "plugins": ("usbench.cli.plugins:plugins", "List, describe, check and begin plugins."),
     "preview": ("usbench.cli.preview:preview", "A contact sheet of what an augmentation does."),

@@ -18,6 +18,8 @@ def show(run: Path) -> None:
 
     from usbench.api.result import title_of
     from usbench.api.stored import of_run
+    from usbench.report.confusion import confusion_tables
+    from usbench.report.summary import of_all_folds
     from usbench.report.table import plain_table
 
     if not (run / "run.json").is_file():
@@ -27,6 +29,8 @@ def show(run: Path) -> None:
     if result.spec is not None:
         console.print(title_of(result.spec), highlight=False, markup=False)
     result.print(console)
+    for table in confusion_tables(of_all_folds(result.cells, result.store)):
+        console.print(table)
     table = plain_table("training", "steps", "seconds", "loss", "inner score", "spread", "RankMe", title="Trainings")
     for stage_id, title in result.titles.items():
         if stage_id.startswith("evaluate"):
@@ -128,10 +132,16 @@ def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
 @click.command()
 @click.argument("place", metavar="DIR|CSV", type=click.Path(path_type=Path))
 @click.option("--in", "folder", type=click.Path(path_type=Path), help="The store that a CSV was made of.  [runs]")
-def verify(place: Path, folder: Path | None) -> None:
+@click.option(
+    "--rerun", is_flag=False, flag_value="1", metavar="[N|KEY,…|all]",
+    help="Train again too: the N cheapest rows (1 if nothing is said), rows by beginnings of keys, or all.",
+)  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="The same as --rerun all.")
+def verify(place: Path, folder: Path | None, rerun: str | None, every: bool) -> None:
     """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
 
-    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from.
+    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from. Neither is
+    ever written to: what --rerun trains lies in a temporary folder.
     """
     from rich.console import Console
 
@@ -148,6 +158,8 @@ def verify(place: Path, folder: Path | None) -> None:
         if place.is_dir():
             verifier.tables()
     report = verifier.report
+    if every or rerun is not None:
+        _train_again(verifier, None if place.is_dir() else place, "all" if every else str(rerun))
     for what, rows in report.wrong:
         click.echo(one_line(f"wrong: {what}; feeds {'; '.join(rows) or 'no row'}"))
     for reason, count in report.skipped.items():
@@ -156,3 +168,28 @@ def verify(place: Path, folder: Path | None) -> None:
     if report.wrong:
         raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")
     click.echo(f"{looked}: all that could be made again is as it was")
+
+
+def _train_again(verifier: Any, csv: Path | None, wanted: str) -> None:
+    """Train rows again, say what came out, and put into the report what must not differ."""
+    from rich.console import Console
+
+    from usbench.api.progress import Display
+    from usbench.hooks import registry
+    from usbench.report.files import one_line
+    from usbench.report.rerun import Rerun
+    from usbench.report.verify import keys_of
+
+    again = Rerun(verifier.store, registry(), verifier.records)
+    rows = again.choose(wanted, None if csv is None else keys_of(csv))
+    stages, seconds = again.cost(rows)
+    for row in rows:
+        click.echo(one_line(f"to train again: {row.name}"))
+    click.echo(f"{stages} stages, which took {seconds:.0f} s when they were made")
+    with Display(Console()) as display:
+        found = again.run(rows, display, display.making)
+    for text in (*found.equal, *(f"note: {note}" for note in found.notes)):
+        click.echo(one_line(text))
+    verifier.report.wrong += found.wrong
+    for reason, count in found.skipped.items():
+        verifier.report.skipped[reason] = verifier.report.skipped.get(reason, 0) + count

@@ -40,18 +40,28 @@ from usbench.cli import complete
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
 @click.option("--config", type=click.Path(path_type=Path), help="Read settings from a TOML file; flags win.")
 @click.option("--save-config", type=click.Path(path_type=Path), help="Write the resolved settings and go on.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
 @click.option("--dry-run", is_flag=True, help="Show stages, keys and what is cached, and stop.")
 def run(**options: Any) -> None:
     """Pretrain, fine-tune and test one method beside its baselines.
 
-    Runs what is missing in the store and ends with a table, a CSV and pictures. Ctrl-C saves; the same command goes on.
+    Runs what is missing in the store and ends with a table, a CSV and pictures. Ctrl-C and SIGTERM save; the same
+    command goes on. What fails does not stop what does not need it.
     """
     import usbench
+    from usbench.runs.agenda import StagesFailed
 
     # A traceback does not travel between processes, so --debug keeps all work in this one.
     debugging = click.get_current_context().find_root().params.get("debug")
-    result = usbench.run(**options, workers=1 if debugging else None)
+    try:
+        result = usbench.run(**options, workers=1 if debugging else None)
+    except StagesFailed as failed:
+        if failed.result is not None:
+            failed.result.print()
+        for line in failed.lines:
+            click.echo(line)
+        raise
     result.print()
     if not result.planned:
         click.echo(

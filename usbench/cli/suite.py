@@ -11,11 +11,18 @@ from usbench.cli import Group, complete
 from usbench.errors import Interrupted, UsbenchError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from usbench.runs.agenda import StagesFailed
     from usbench.runs.store import Store
     from usbench.runs.suite import SuitePlan
+    from usbench.runs.timing import Estimate
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
+FROM = click.option(
+    "--times-from", "others", multiple=True, type=click.Path(path_type=Path), help="Other stores to take times of."
+)  # fmt: skip
 SKIP = click.option("--skip-missing", is_flag=True, help="Leave out runs whose data sets are not imported.")
 
 
@@ -48,26 +55,28 @@ def _store(out: Path) -> Store:
 @suite.command()
 @FILE
 @OUT
-def plan(file: Path, out: Path) -> None:
+@FROM
+@click.option("--time", "probe", is_flag=True, help="Measure trainings that nobody knows the time of, 10 s a kind.")
+def plan(file: Path, out: Path, others: tuple[Path, ...], probe: bool) -> None:
     """Show the runs, their stages, what they share, and how long the rest will take."""
-    _about(_resolved(file, True), _store(out))
+    _about(_resolved(file, True), _store(out), others, probe=probe)
 
 
 @suite.command()
 @FILE
 @OUT
-def status(file: Path, out: Path) -> None:
+@FROM
+def status(file: Path, out: Path, others: tuple[Path, ...]) -> None:
     """Show how far a suite is; may be asked from another terminal while it runs."""
-    _about(_resolved(file, True), _store(out))
+    _about(_resolved(file, True), _store(out), others)
 
 
-def _about(resolved: SuitePlan, store: Store) -> None:
+def _about(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe: bool = False) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from usbench.api.outlook import clock
     from usbench.report.table import plain_table
-    from usbench.runs.suite import seconds_left
+    from usbench.runs.agenda import of_stage
 
     console = Console()
     console.print(f"{resolved.suite.name}: {resolved.suite.about}", highlight=False, markup=False)
@@ -86,16 +95,69 @@ def _about(resolved: SuitePlan, store: Store) -> None:
     done = sum(store.has(stage.id) for stage in trainings)
     shared = resolved.asked - len({s.id for run in resolved.runs for _, plan in run.plans for s in plan.stages})
     lines = [f"{len(trainings)} trainings, {done} of them done; {shared} stages are shared between runs."]
-    left = seconds_left(trainings, store)
-    if done < len(trainings):
-        lines.append(
-            "Time left: not known until a training of each kind is done."
-            if left is None
-            else f"Time left: about {clock(left / resolved.runs[0].plans[0][1].workers)}."
-        )
+    estimated = _estimated(resolved, store, others, probe=probe)
+    if estimated:
+        console.print(_times_table(estimated))
+        lines.append(_time_left(estimated, resolved.runs[0].plans[0][1].workers))
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
+    every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
+    for stage in every.values():
+        if why := store.failure(stage.id):
+            lines.append(f"Failed: {of_stage(stage, why)}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _estimated(
+    resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe: bool
+) -> list[Estimate]:  # fmt: skip
+    """How long each kind of missing stage will take."""
+    from rich.console import Console
+
+    from usbench.hooks import registry
+    from usbench.runs.store import Store
+    from usbench.runs.timing import Known, estimates, measure
+
+    known = Known.of([store, *(Store(place).check_schema() for place in others)])
+    measured = {}
+    if probe:
+        with Console(stderr=True).status("measuring") as line:
+            measured = measure(
+                resolved.wanted(), store, known, registry(), lambda kind: line.update(f"measuring {kind}")
+            )  # fmt: skip
+    return estimates(resolved.wanted(), store, known, measured)
+
+
+def _times_table(every: list[Estimate]) -> Table:
+    """A line for each kind of training, and one for all tests."""
+    from rich.markup import escape
+
+    from usbench.api.outlook import clock
+    from usbench.report.table import plain_table
+
+    table = plain_table("to do", "stages", "time", "known by", title="Time, one after the other")
+    trainings = [row for row in every if row.kind.kind != "evaluate"]
+    for row in trainings:
+        took = "" if row.seconds is None else clock(row.seconds)
+        table.add_row(escape(str(row.kind)), str(row.stages), took, row.by)
+    if tests := [row for row in every if row.kind.kind == "evaluate"]:
+        sums = [row.seconds for row in tests if row.seconds is not None]
+        by = list(dict.fromkeys(row.by for row in tests))
+        table.add_row("tests", str(sum(row.stages for row in tests)), clock(sum(sums)) if sums else "", ", ".join(by))
+    return table
+
+
+def _time_left(every: list[Estimate], workers: int) -> str:
+    from usbench.api.outlook import clock
+
+    trainings = [row for row in every if row.kind.kind != "evaluate"]
+    seconds = sum(row.seconds or 0.0 for row in every)
+    of = f"{workers} workers" if workers > 1 else "one worker"
+    unknown = sum(row.seconds is None and bool(row.kind.batch) for row in trainings)
+    if unknown and unknown == len(trainings):
+        return "Time left: unknown; suite plan --time measures."
+    text = f"Time left: {'at least' if unknown else 'about'} {clock(seconds / workers)} with {of}."
+    return f"{text[:-1]}; {unknown} kinds of training are unknown, and suite plan --time measures." if unknown else text
 
 
 def _title(spec: Any) -> str:
@@ -112,9 +174,13 @@ def _title(spec: Any) -> str:
 @SKIP
 @click.option("--yes", is_flag=True, help="Start however many runs there are.")
 @click.option("--workers", type=click.IntRange(1), help="Stages at once on this machine.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
-def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, track: str) -> None:
-    """Do what is missing of a suite, and write one leaderboard. Ctrl-C saves; the same command goes on."""
+def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool, track: str) -> None:
+    """Do what is missing of a suite, and write one leaderboard.
+
+    Ctrl-C and SIGTERM save; the same command goes on. Several may work on one store. What fails does not stop the rest.
+    """
     from rich.console import Console
 
     from usbench.api.progress import Display
@@ -122,6 +188,7 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     from usbench.hooks import registry
     from usbench.report.shown import parts_of, print_parts
     from usbench.report.suite import suite_folder, write_suite
+    from usbench.runs.agenda import StagesFailed
     from usbench.runs.observers import Observers
     from usbench.runs.suite import run_suite, unique
     from usbench.suites import MANY
@@ -135,15 +202,31 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     store.open()
     facts = {f"run {place}": _title(trials.run.spec) for place, trials in enumerate(resolved.runs, 1)}
     facts |= {"suite": resolved.suite.name, "about": resolved.suite.about}
+    failure: StagesFailed | None = None
     with Trackers(trackers, suite_folder(resolved, store), facts, console) as watching:
         watching.expect(unique(stage for trials in resolved.runs for _, plan in trials.plans for stage in plan.stages))
         with Display(console) as display:
             try:
                 observer = Observers(display, watching)
-                tests, computed = run_suite(resolved, store, registry(), observer, workers=workers)
+                tests, computed = run_suite(resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast)
             except Interrupted as stop:
                 raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+            except StagesFailed as failed:
+                failure, computed = failed, failed.computed
+                tests = [stage for stage in resolved.tests(store) if store.has(stage.id)]
+        if failure is not None and not tests:
+            _list_failures(failure)
+            raise failure
         folder, every = write_suite(resolved, tests, store)
         watching.finish(every, [])
     print_parts(console, parts_of(every, [], [folder / "leaderboard.csv"]))
-    console.print(f"{computed} stages computed, the rest was there.", highlight=False)
+    rest = "the rest was there" if failure is None else f"{len(tests)} tests are in the table"
+    console.print(f"{computed} stages computed, {rest}.", highlight=False)
+    if failure is not None:
+        _list_failures(failure)
+        raise failure
+
+
+def _list_failures(failure: StagesFailed) -> None:
+    for line in failure.lines:
+        click.echo(line)

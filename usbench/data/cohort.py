@@ -55,6 +55,15 @@ class Cohort:
             pairs = [(without_inner(d, *pair), pair[1][:0]) for d, pair in zip(divisions, pairs, strict=True)]
         return _rows(self.packs, [p[0] for p in pairs]), _rows(self.packs, [p[1] for p in pairs])
 
+    def untrained(self, sides: Sequence[Rows]) -> Rows:
+        """The images that count and stand on none of the sides: those tested on, and those left unlabelled."""
+        found = []
+        for pack, division in self.parts:
+            used = [rows for side in sides for other, rows in side if other is pack]
+            counted = division.wanted.rows(pack, np.arange(pack.count))
+            found.append(counted[~np.isin(counted, np.concatenate([*used, counted[:0]]))])
+        return _rows(self.packs, found)
+
 
 def _rows(packs: Sequence[Pack], rows: Sequence[np.ndarray]) -> Rows:
     return [(pack, of) for pack, of in zip(packs, rows, strict=True) if len(of)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,23 @@ from torch import nn
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
 from usbench.train import checkpoint
-from usbench.train.finetune import CHOICE, EVALUATION_BATCH, plain_images
+from usbench.train.finetune import EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
+
+CHOICE = "choice-"
 
 
 def examine(
     model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """The scores of every image of a test set, and the predicted masks of a protocol that makes some."""
+    (pack, _), *_ = feed.parts
+    return scored(protocol, predict(model, protocol, feed, pack.size, compute), feed)
+
+
+def scored(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """The scores of predictions, and the masks among them as they count."""
     (pack, indices), *_ = feed.parts
-    predicted = predict(model, protocol, feed, pack.size, compute)
     if not protocol.masks:
         return tabulate_images(protocol, predicted, feed), None
     # No lesion is seen outside the insonified region, whatever the network says there.
@@ -29,18 +37,50 @@ def examine(
     return score_images(protocol, masks, feed), masks
 
 
-def best_on_test(
-    model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute, folder: Path
-) -> tuple[int, pd.DataFrame]:
-    """The step that the test set itself likes best, of those kept in `folder`, and its scores.
+class Looks:
+    """Keeps what a model predicts of images that it is not trained on, whenever inner validation is looked at.
 
-    This is a leak, and what some papers report: it is recorded under its own name and nothing else may read it.
+    Predictions take a thousandth of the room that the weights would. One file a look, `choice-<step>.safetensors`:
+    `predicted` (images, …) of `row` (images,), pack by pack as `packs` lists them by digest and number of images.
     """
+
+    def __init__(self, protocol: Protocol, feeds: Sequence[Feed], compute: Compute, folder: Path) -> None:
+        self.protocol, self.feeds, self.compute, self.folder = protocol, feeds, compute, folder
+
+    def __call__(self, model: nn.Module, step: int) -> None:
+        """Write the predictions of a step."""
+        parts = [feed.parts[0] for feed in self.feeds]
+        predicted = [predict(model, self.protocol, f, f.parts[0][0].size, self.compute) for f in self.feeds]
+        tensors = {
+            "row": torch.from_numpy(np.concatenate([rows for _, rows in parts]).astype(np.int64)),
+            "predicted": torch.from_numpy(np.concatenate(predicted)),
+        }
+        packs = [[pack.digest, len(rows)] for pack, rows in parts]
+        checkpoint.write(self.folder / f"{CHOICE}{step:06d}.safetensors", tensors, {"step": step, "packs": packs})
+
+
+def best_on_test(protocol: Protocol, feed: Feed, folder: Path) -> tuple[int, pd.DataFrame] | None:
+    """The step that the test set itself likes best, of the looks kept in `folder`, and its scores.
+
+    This is a leak, and what some papers report: it is recorded under its own name and nothing else may read it. None
+    where the looks hold no predictions of the test set, which is then not of a pack that was trained on.
+    """
+    (pack, indices), *_ = feed.parts
     found: dict[int, pd.DataFrame] = {}
     for path in sorted(folder.glob(f"{CHOICE}*")):
-        weights, facts = checkpoint.read(path)
-        model.load_state_dict(weights, strict=False)  # all that training changed; the rest is the same at every step
-        found[facts["step"]] = examine(model, protocol, feed, compute)[0]
+        tensors, facts = checkpoint.read(path)
+        place: dict[int, int] = {}
+        start = 0
+        for digest, count in facts.get("packs", ()):
+            if digest == pack.digest:
+                place = {int(row): start + k for k, row in enumerate(tensors["row"][start : start + count])}
+            start += count
+        if not all(int(row) in place for row in indices):
+            return None
+        predicted = tensors["predicted"].numpy()[[place[int(row)] for row in indices]]
+        found[facts["step"]] = scored(protocol, predicted, feed)[0]
+    if not found:
+        return None
     step = max(found, key=lambda step: (found[step][protocol.primary].mean(), -step))
     return step, found[step]
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from usbench.report.cells import Cell, cells
+from usbench.report.confusion import NAME as CONFUSION
+from usbench.report.confusion import confusion_table, matrices
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import leaderboard
 from usbench.report.results import results
@@ -31,12 +33,22 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
         for result in results(store, [stage.id for stage in tests])
     ]
     write_csv(leaderboard(found), folder / "leaderboard.csv")
+    if pooled := matrices(found):
+        write_csv(confusion_table(pooled), folder / CONFUSION)
     write_json(
         folder / "suite.json",
         {
             "schema": 1, "suite": plan.suite.name, "about": plan.suite.about, "missing": plan.missing,
             "specs": [run.run.spec.model_dump(mode="json") for run in plan.runs],
+            "choices": [
+                {
+                    "spec": run.run.spec.model_dump(mode="json"), "over": run.run.selection.over,
+                    "trials": [trial.spec.model_dump(mode="json") for _, trial in run.plans],
+                }
+                for run in plan.runs if run.run.selection
+            ],
             "tests": [[stage.id, stage.title] for stage in tests],
+            "stages": sorted({stage.id for stage in (*plan.trainings, *tests)}),
         },
     )  # fmt: skip
     return folder, cells(found)

@@ -12,10 +12,12 @@ from typing import Any
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
+from usbench.report.confusion import NAME as CONFUSION
+from usbench.report.confusion import Matrix, confusion_table, matrices, shared_by
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import table_of
 from usbench.report.ranks import families
-from usbench.report.results import results
+from usbench.report.results import Result, evaluations, results, whole
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store, write_json
 
@@ -77,6 +79,8 @@ def summarise(plan: Plan, store: Store) -> Summary:
     write_json(folder / "run.json", run)
     summary = read_summary(folder, store)
     write_csv(table_of(summary.cells), folder / "leaderboard.csv")
+    if found := matrices(result for cell in summary.cells for result in cell.results):
+        write_csv(confusion_table(found), folder / CONFUSION)
     if not all((folder / name).is_file() for name in summary.pictures):
         draw(summary, store)
     return summary
@@ -90,6 +94,16 @@ def read_summary(folder: Path, store: Store) -> Summary:
         raise UsbenchError(f"{folder / 'run.json'} cannot be read ({error}): run the same command again.") from None
     tests = [stage_id for stage_id, _ in run["stages"] if stage_id.startswith("evaluate-")]
     return Summary(folder, cells(results(store, tests)), run)
+
+
+def of_all_folds(every: Sequence[Cell], store: Store) -> list[Matrix]:
+    """The confusion matrices of some rows' methods, pooled over all folds and seeds of them in the store."""
+    own = [result for cell in every for result in cell.results]
+    if not any(result.facts.get("classes") for result in own):
+        return []
+    wanted = {shared_by(result) for result in own}
+    stored = [found for folder in evaluations(store) if isinstance(found := whole(store, folder), Result)]
+    return matrices(result for result in stored if shared_by(result) in wanted)
 
 
 def draw(summary: Summary, store: Store) -> None:

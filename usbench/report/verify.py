@@ -44,7 +44,9 @@ class Verifier:
 
     def __init__(self, store: Store) -> None:
         self.store, self.report = store, Report()
-        self.folders = sorted(f for f in store.stages.iterdir() if f.is_dir() and f.suffix != ".part")
+        self.folders = sorted(
+            f for f in store.stages.iterdir() if f.is_dir() and f.suffix != ".part" and f.name[0] != "."
+        )
         self.records: dict[str, dict[str, Any]] = {}
         self.unreadable: dict[str, str] = {}
         for folder in self.folders:
@@ -153,10 +155,7 @@ class Verifier:
 
     def csv(self, path: Path) -> Iterator[str]:
         """Check a leaderboard that was written somewhere, and the stages of its rows."""
-        try:
-            keys = set(_rows(path.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError, KeyError) as error:
-            raise UsbenchError(f"{path} cannot be read as a leaderboard ({error}): give its CSV.") from None
+        keys = keys_of(path)
         chosen = [name for name, record in self.records.items() if _of(record, "row").get("setting") in keys]
         names = [name for name in chosen if name.startswith("evaluate-")]
         tuned = [f"finetune-{_of(self.records[name], 'identity').get('finetuned')}" for name in names]
@@ -167,6 +166,14 @@ class Verifier:
             self.table(path, cells([result for result in found if isinstance(result, Result)]))
         except UsbenchError as error:
             self.report.wrong.append((f"{path}: cannot be made again ({error})", []))
+
+
+def keys_of(path: Path) -> set[str]:
+    """The keys of the rows of a leaderboard."""
+    try:
+        return set(_rows(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise UsbenchError(f"{path} cannot be read as a leaderboard ({error}): give its CSV.") from None
 
 
 def row_name(row: Mapping[str, Any]) -> str:

@@ -1,35 +1,25 @@
-"""The local engine: does a plan's missing stages, one after the other or by several workers of this machine."""
+"""The local engine: does a plan's missing stages, one after the other or by several workers of this machine.
+
+Any number of processes may work on one store. A stage that another one does is left for last; then it is waited for.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import importlib
-import json
-import math
-import multiprocessing
-import os
-import platform
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import usbench
-from usbench.errors import Interrupted, RunFailed, UsbenchError, of_system
-from usbench.hooks import Registry, registry
+from usbench.errors import Halt, Interrupted, UsbenchError, of_system
+from usbench.hooks import Registry
+from usbench.runs.agenda import Agenda, StagesFailed
+from usbench.runs.doing import Watch, do, versions
+from usbench.runs.lease import Taken
+from usbench.runs.pool import Pool, urgency
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
 
-LIBRARIES = ("torch", "torchvision", "lightly", "segmentation-models-pytorch", "timm", "numpy", "scipy")
-PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
+__all__ = ["Observer", "StagesFailed", "run_plan", "versions"]
+GLANCE_SECONDS = 0.2  # between two looks at whether the user asked to stop, while others are waited for
 
 
 class Observer(Protocol):
@@ -48,210 +38,79 @@ class Observer(Protocol):
     def end(self, stage: Stage) -> None:
         """A stage is finished."""
 
+    def fail(self, stage: Stage, why: str) -> None:
+        """A stage failed, and what does not need it goes on."""
 
-class _Watch:
-    """What a training tells, with the stage's name put to it."""
-
-    def __init__(self, stopping: Callable[[], bool], tell: Callable[..., None]) -> None:
-        self._stopping, self._tell = stopping, tell
-
-    @property
-    def stopping(self) -> bool:
-        return self._stopping()
-
-    def step(self, done: int, total: int, loss: float, rate: float) -> None:
-        self._tell(done, total, loss, rate)
+    def wait(self, stage: Stage, who: str) -> None:
+        """Nothing is left but what another process does."""
 
 
-def run_plan(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int = 1) -> int:
-    """Do what is missing; returns how many stages were missing."""
-    todo = [stage for stage in plan.stages if not store.has(stage.id)]
-    if workers > 1 and len(todo) > 1 and known.travels:
-        _Pool(store, known, observer, min(workers, len(todo))).run(todo, plan)
-        return len(todo)
-    stages = Stages(store, known)
-    for stage in todo:
-        observer.begin(stage, plan.stages.index(stage) + 1, len(plan.stages))
-        watch = _Watch(lambda: observer.stopping, lambda *facts, stage=stage: observer.step(stage, *facts))
-        _do(stage, store, stages, watch)
-        observer.end(stage)
+def run_plan(
+    plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int = 1, fail_fast: bool = False
+) -> int:
+    """Do what is missing; returns how many stages were computed here.
+
+    A stage that fails leaves out what needs it, and nothing else: `StagesFailed` comes at the end. With `fail_fast` its
+    error ends everything, as does one that would meet every stage: a full disk, or a bad option in the first stage.
+    """
+    missing = sum(not store.has(stage.id) for stage in plan.stages)
+    if not missing:
+        return 0
+    with store.wanting(stage.id for stage in plan.stages):
+        return _run(plan, store, known, observer, workers=min(workers, missing), fail_fast=fail_fast)
+
+
+def _run(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int, fail_fast: bool) -> int:
+    if workers > 1 and known.travels:
+        agenda = Agenda(plan, store, sorted(plan.stages, key=urgency))
+        return Pool(store, known, observer, agenda, workers, fail_fast=fail_fast).run()
+    agenda, stages, first = Agenda(plan, store), Stages(store, known), None
+    while (stage := _next(agenda, observer)) is not None:
+        try:
+            _one(stage, agenda, store, stages, observer)
+        except (Halt, Interrupted):
+            raise
+        except (UsbenchError, OSError) as error:
+            said = error if isinstance(error, UsbenchError) else of_system(error)
+            agenda.fail(stage, said)
+            observer.fail(stage, str(said))
+            if fail_fast:
+                raise
+            first = first or error
         if observer.stopping:
             raise Interrupted(f"{stage.title} is done, and what comes after it is not")
-    return len(todo)
-
-
-def _do(stage: Stage, store: Store, stages: Stages, watch: _Watch) -> None:
-    with store.work(stage.id) as folder:
-        if store.has(stage.id):  # finished by another process meanwhile
-            return
-        began = time.perf_counter()
-        try:
-            facts = stages.do(stage, folder, watch)
-        except (UsbenchError, OSError):
-            raise
-        except Exception as error:  # a stranger's plugin may raise anything
-            raise RunFailed(f"{stage.title} failed: {type(error).__name__}: {error}.") from error
-        store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
-
-
-def _record(stage: Stage, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
-    return {
-        "schema": 1, "kind": stage.kind, "key": stage.key, "identity": stage.identity, "row": stage.row,
-        "facts": {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()},
-        "seconds": round(seconds, 3), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(), "machine": platform.machine(),
-    }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """The versions that a number may depend on."""
-    found = {"usbench": usbench.__version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
-
-
-class _Pool:
-    """Worker processes that are given stages as soon as what these need is done. Small trainings do not gain from
-    several threads, so as many run at once as there are cores."""
-
-    def __init__(self, store: Store, known: Registry, observer: Observer, workers: int) -> None:
-        self.store, self.observer = store, observer
-        context = multiprocessing.get_context("spawn")
-        self.stop = context.Event()
-        self.workers: dict[Connection, Any] = {}
-        self.busy: dict[Connection, Stage] = {}
-        self.proven = False  # whether any stage was seen to work
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            folders = [str(folder) for folder in known.folders]
-            process = context.Process(
-                target=_worker, args=(theirs, str(store.root), folders, os.getpid(), self.stop), daemon=True
-            )
-            with _nobodys_main():
-                process.start()
-            theirs.close()
-            self.workers[ours] = process
-
-    def run(self, todo: list[Stage], plan: Plan) -> None:
-        """Do all stages; on the first failure, or when the user asks, the others save and stop."""
-        waiting = sorted(todo, key=_urgency)
-        missing = {stage.id for stage in todo}
-        failure: UsbenchError | None = None
-        begun = len(plan.stages) - len(todo)
-        try:
-            while self.busy or (waiting and failure is None):
-                for connection in self.workers.keys() - self.busy.keys():
-                    ready = next((s for s in waiting if not missing.intersection(s.needs)), None)
-                    if ready is None or failure is not None or self.observer.stopping:
-                        break
-                    if self.busy and not self.proven:
-                        break  # a bad option shows when the first stage is built, and then nothing else has begun
-                    waiting.remove(ready)
-                    self.busy[connection] = ready
-                    begun += 1
-                    self.observer.begin(ready, begun, len(plan.stages))
-                    connection.send_bytes(json.dumps(asdict(ready)).encode())
-                if self.observer.stopping and failure is None:
-                    failure = Interrupted("every training is saved")
-                if failure is not None:
-                    self.stop.set()
-                heard = wait(list(self.busy), timeout=0.2)
-                for connection in [c for c in self.busy if c in heard]:
-                    heard_failure = self._hear(connection, missing)
-                    failure = failure or heard_failure  # what follows the first is only others stopping
-        finally:
-            self._dismiss()
-        if failure is not None:
-            raise failure
-
-    def _hear(self, connection: Connection, missing: set[str]) -> UsbenchError | None:
-        stage = self.busy[connection]
-        try:
-            message = json.loads(connection.recv_bytes())
-        except (EOFError, OSError):
-            process = self.workers.pop(connection)
-            process.join()
-            del self.busy[connection]
-            return RunFailed(
-                f"the worker that did {stage.title} died (exit code {process.exitcode}; killed, or out of memory?): "
-                "run the same command again to go on."
-            )
-        self.proven |= message["what"] != "failed"
-        if message["what"] == "step":
-            self.observer.step(stage, *message["facts"])
-            return None
-        del self.busy[connection]
-        if message["what"] == "done":
-            missing.discard(stage.id)
-            self.observer.end(stage)
-            return None
-        error = Interrupted if message["code"] == 130 else RunFailed if message["code"] == 1 else UsbenchError
-        return error(message["text"])
-
-    def _dismiss(self) -> None:
-        self.stop.set()
-        for connection in self.workers:
-            with contextlib.suppress(OSError):
-                connection.send_bytes(b"null")
-        for process in self.workers.values():
-            process.join(30)
-            if process.is_alive():
-                process.terminate()
-
-
-@contextlib.contextmanager
-def _nobodys_main() -> Iterator[None]:
-    """Let a process start without importing the program that started it. Workers need nothing of it, and a script that
-    calls `usbench.run` outside of `if __name__ == "__main__"` would begin anew in each of them."""
-    main = vars(sys.modules["__main__"])
-    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
-    main["__spec__"] = None
     try:
-        yield
-    finally:
-        main.update(hidden)
+        return agenda.close()
+    except StagesFailed as failed:
+        raise failed from first
 
 
-def _urgency(stage: Stage) -> tuple[int, int]:
-    """Pretrainings first, since most waits for them; then what is short and ready; then the longest training."""
-    return {"pretrain": 0, "evaluate": 1, "finetune": 2}[stage.kind], -stage.steps
+def _next(agenda: Agenda, observer: Observer) -> Stage | None:
+    """The next stage, once there is one; None when all is done that can be."""
+    told: set[str] = set()
+    while (stage := agenda.next()) is None and agenda.waiting:
+        for other, owner in agenda.elsewhere.values():
+            if other.id not in told:
+                told.add(other.id)
+                observer.wait(other, str(owner))
+        while not agenda.rested:
+            if observer.stopping:
+                raise Interrupted("what was begun is saved")
+            time.sleep(GLANCE_SECONDS)
+    return stage
 
 
-def _worker(connection: Connection, root: str, folders: list[str], parent: int, stop: Any) -> None:
-    """A worker's life: stages in, what happens out. It dies with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    known = registry()
-    for folder in folders:
-        known.load_folder(Path(folder))
-    store = Store(Path(root))
-    stages = Stages(store, known)
-    importlib.import_module("usbench.train.pretrain")  # seconds, spent while another worker begins
+def _one(stage: Stage, agenda: Agenda, store: Store, stages: Stages, observer: Observer) -> None:
+    def step(*facts: float) -> None:
+        agenda.proven = True
+        observer.step(stage, *facts)  # type: ignore[arg-type]
 
-    def say(**message: Any) -> None:
-        connection.send_bytes(json.dumps(message).encode())
-
-    watch = _Watch(lambda: bool(stop.is_set()) or os.getppid() != parent, lambda *facts: say(what="step", facts=facts))
-    for stage in _stages_from(connection):
-        try:
-            _do(stage, store, stages, watch)
-        except UsbenchError as error:
-            say(what="failed", code=error.exit_code, text=str(error))
-        except OSError as error:
-            say(what="failed", code=2, text=str(of_system(error)))
-        else:
-            say(what="done")
-
-
-def _stages_from(connection: Connection) -> Iterator[Stage]:
-    while True:
-        try:
-            given = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        if given is None:
-            return
-        yield Stage(**{**given, "needs": tuple(given["needs"])})
+    watch = Watch(lambda: observer.stopping, step)
+    try:
+        computed = do(stage, store, stages, watch, lambda: observer.begin(stage, *agenda.begin()))
+    except Taken:
+        agenda.again(stage)
+        return
+    agenda.end(stage, computed=computed)
+    if computed:
+        observer.end(stage)

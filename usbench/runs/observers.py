@@ -31,3 +31,13 @@ class Observers:
         """A stage is finished."""
         for observer in self.observers:
             observer.end(stage)
+
+    def fail(self, stage: Stage, why: str) -> None:
+        """A stage failed, and what does not need it goes on."""
+        for observer in self.observers:
+            observer.fail(stage, why)
+
+    def wait(self, stage: Stage, who: str) -> None:
+        """Nothing is left but what another process does."""
+        for observer in self.observers:
+            observer.wait(stage, who)

@@ -151,6 +151,7 @@ class Stages:
 
     def _finetune(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         from usbench.data.feed import Feed
+        from usbench.evaluate.testing import Looks
         from usbench.train import checkpoint
         from usbench.train.finetune import finetune, fit
         from usbench.train.loop import Schedule
@@ -180,7 +181,13 @@ class Stages:
         if frozen:
             facts = fit(**given)
         else:
-            facts = finetune(title=stage.title, schedule=Schedule(**identity["schedule"]), watcher=watcher, **given)
+            look = None
+            if protocol.keeps_choices:  # of the images that tests may be on
+                others = [Feed([part], identity["size"], compute.device, **wanted) for part in cohort.untrained(sides)]
+                look = Looks(protocol, others, compute, folder) if others else None
+            facts = finetune(
+                title=stage.title, schedule=Schedule(**identity["schedule"]), watcher=watcher, look=look, **given
+            )  # fmt: skip
         return {
             **facts, "images": feeds[0].count, "inner_images": feeds[1].count if feeds[1] else 0,
             "load": str(report or ""),
@@ -216,12 +223,15 @@ class Stages:
         rows = rows_tested(pack, division, stage.places["which"])
         self._check_same([(pack, rows)], stage.identity["images"])
         wanted = {"masks": division.wanted.mask, "classes": protocol.classes}
-        seen = shifts.reader(stage.identity.get("shift"))
+        corruption = stage.identity.get("shift")
+        seen = shifts.reader(corruption)
         feed = Feed([(pack, rows)], identity["size"], compute.device, read=seen, **wanted)
         scores, masks = examine(model, protocol, feed, compute)
         metrics, beside = list(protocol.metrics), {}
-        if protocol.keeps_choices:
-            beside["best_on_test_step"], best = best_on_test(model, protocol, feed, compute, trained)
+        # A corrupted image is none that the looks predicted.
+        found = best_on_test(protocol, feed, trained) if protocol.keeps_choices and not corruption else None
+        if found is not None:
+            beside["best_on_test_step"], best = found
             best.to_csv(folder / "best-on-test.csv", index=False, float_format="%.6g")
             metrics.append(f"best_on_test_{protocol.primary}")
             scores[metrics[-1]] = best[protocol.primary]

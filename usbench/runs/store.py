@@ -3,6 +3,8 @@
 runs/store.json                 the schema
 runs/stages/<kind>-<key>/       record.json and what the stage made
 runs/stages/<kind>-<key>.part/  a stage in work, under a lease
+runs/failed/<kind>-<key>.json   why a stage failed the last time
+runs/begun/<key>.json           the stages of work that was begun and has not ended well yet
 runs/<name>-<key>/              a run's spec, table and pictures, derived from its stages
 """
 
@@ -15,19 +17,16 @@ import json
 import os
 import shutil
 import socket
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import Halt, UsbenchError
+from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
 
 SCHEMA = 1
-STALE_SECONDS = 60.0  # a lease without a heartbeat for so long is taken over
-BEAT_SECONDS = 10.0
-RECORD, LEASE = "record.json", "lease.json"
-WRITING_SECONDS = 1.0  # a lease that cannot be read and is older was cut short
+RECORD = "record.json"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,9 +43,10 @@ def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file that a stage made, by its path in the folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.relative_to(folder).as_posix() not in (RECORD, LEASE):
+        name = path.relative_to(folder)
+        if path.is_file() and name.as_posix() != RECORD and not is_lease(name):
             with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
@@ -62,6 +62,9 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stages = root / "stages"
+        self.failed = root / "failed"
+        self.begun = root / "begun"
+        self._leases: dict[str, Lease] = {}
 
     def check_place(self) -> None:
         """Refuse a place where no store can be, as far as that shows without writing."""
@@ -124,96 +127,77 @@ class Store:
             if path.parent.suffix != ".part":
                 yield path.parent, self.record(path.parent.name)
 
+    def part(self, stage_id: str) -> Path:
+        """Where a stage lies while it is worked on."""
+        return self.stages / f"{stage_id}.part"
+
+    def holder(self, stage_id: str) -> Owner | None:
+        """Who works on a stage now; None where nobody does."""
+        return holder(self.part(stage_id))
+
     @contextlib.contextmanager
     def work(self, stage_id: str) -> Iterator[Path]:
-        """A folder to make a stage in; renamed to its final name by `finish`. One process at a time."""
-        part = self.stages / f"{stage_id}.part"
+        """A folder to make a stage in; renamed to its final name by `finish`. One process at a time, else `Taken`."""
         try:
-            with _lease(part / LEASE, stage_id):
-                yield part
+            with leased(self.part(stage_id), stage_id) as lease:
+                self._leases[stage_id] = lease
+                yield self.part(stage_id)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-                raise UsbenchError(
+                raise Halt(
                     f"the disk of {self.root} is full: make room and run the same command again; "
                     f"finished stages are kept, and {stage_id} goes on from its last checkpoint."
                 ) from error
+            if error.errno == errno.EROFS:
+                raise Halt(
+                    f"{self.root} can no longer be written: mend that and run the same command again."
+                ) from error
             raise
         finally:
+            self._leases.pop(stage_id, None)
             with contextlib.suppress(OSError):
-                part.rmdir()  # where nothing was made yet
+                self.part(stage_id).rmdir()  # where not even a lease could be written
 
     def finish(self, stage_id: str, record: dict[str, Any]) -> None:
         """Write the record, sealed and with a digest of every file, and make the stage visible in one step."""
-        part = self.stages / f"{stage_id}.part"
+        part, final = self.part(stage_id), self.folder(stage_id)
         whole = {**record, "files": digests_of(part)}
         write_json(part / RECORD, {**whole, "seal": seal_of(whole)})
-        (part / LEASE).unlink(missing_ok=True)
-        if self.folder(stage_id).exists():
-            shutil.rmtree(self.folder(stage_id))
-        part.rename(self.folder(stage_id))
+        if self._leases[stage_id].lost():
+            raise Taken(f"{stage_id} was taken over by another process, which heard nothing of this one for too long.")
+        if final.exists():
+            shutil.rmtree(final)
+        part.rename(final)
+        for path in final.iterdir():
+            if is_lease(path.relative_to(final)):
+                shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.failed / f"{stage_id}.json").unlink(missing_ok=True)
 
-
-@contextlib.contextmanager
-def _lease(path: Path, stage_id: str) -> Iterator[None]:
-    """Hold the lease with a heartbeat; take over one whose owner is gone."""
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(me, file)
-            break
-        except FileNotFoundError:  # another process tidied the folder away just now
-            continue
-        except FileExistsError:
-            owner = _owner(path)
-            if owner is not None:
-                raise RunFailed(
-                    f"{stage_id} is being computed by process {owner['pid']} on {owner['host']}: "
-                    "wait for it, or stop it and run again."
-                ) from None
-            path.unlink(missing_ok=True)
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(BEAT_SECONDS):
-            try:
-                os.utime(path)
-            except FileNotFoundError:
-                return
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
+    @contextlib.contextmanager
+    def wanting(self, stage_ids: Iterable[str]) -> Iterator[None]:
+        """Note which stages work that begins now wants, until it ends well: nobody may clear them away."""
+        wanted = sorted(set(stage_ids))
+        path = self.begun / f"{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}.json"
+        with contextlib.suppress(OSError):
+            self.begun.mkdir(exist_ok=True)
+            write_json(path, {"stages": wanted, "when": datetime.now(UTC).isoformat(timespec="seconds")})
         yield
-    finally:
-        done.set()
-        thread.join()
         path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.begun.rmdir()
 
+    def note_failure(self, stage_id: str, title: str, why: str) -> None:
+        """Keep why a stage failed, until it succeeds."""
+        with contextlib.suppress(OSError):
+            self.failed.mkdir(exist_ok=True)
+            note = {"title": title, "why": why, "when": datetime.now(UTC).isoformat(timespec="seconds")}
+            write_json(self.failed / f"{stage_id}.json", {**note, "host": socket.gethostname()})
 
-def _owner(path: Path) -> dict[str, Any] | None:
-    """Who holds the lease, or None if they are gone."""
-    while True:
+    def failure(self, stage_id: str) -> str:
+        """Why a stage failed the last time; empty where it did not, or is finished since."""
         try:
-            text, age = path.read_text("utf-8"), time.time() - path.stat().st_mtime
-        except FileNotFoundError:
-            return None
-        try:
-            owner = json.loads(text)
-            host, pid = str(owner["host"]), int(owner["pid"])
-            break
-        except (ValueError, KeyError, TypeError):
-            if age > WRITING_SECONDS:
-                return None
-            time.sleep(WRITING_SECONDS / 20)
-    if host != socket.gethostname():
-        return owner if age < STALE_SECONDS else None
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except PermissionError:
-        return owner
-    # A process id may have been given to somebody else since; the heartbeat has not.
-    return owner if pid != os.getpid() and age < STALE_SECONDS else None
+            note = json.loads((self.failed / f"{stage_id}.json").read_text("utf-8"))
+            return "" if self.has(stage_id) else str(note["why"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from usbench.data.home import NotImported, Progress
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
+from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
 from usbench.runs.plan import Common, make_plan
 from usbench.runs.stage import Plan, Stage
@@ -33,15 +33,28 @@ class Trials:
         return [stage for _, plan in self.plans for stage in plan.stages if stage.kind != "evaluate"]
 
     def chosen(self, store: Store) -> list[Stage]:
-        """The tests of each row's best trial by mean inner-validation score over its seeds."""
-        best = {row: self._best(row, store) for row in self._rows()}
+        """The tests of each row's best trial by mean inner-validation score over its seeds.
+
+        A row of which a trial could not be trained is left out: not all rows would have had the same trials.
+        """
+        best = {row: self._best(row, store) for row in self._rows() if self._whole(row, store)}
         tests = []
         for place, (text, plan) in enumerate(self.plans):
             for stage in plan.stages:
-                if stage.kind == "evaluate" and best[_row(stage)] == place:
+                if stage.kind == "evaluate" and best.get(_row(stage)) == place:
                     said = f"{text} (of {len(self.plans)})" if len(self.plans) > 1 else ""
                     tests.append(replace(stage, row={**stage.row, "chosen": said}))
         return tests
+
+    def unchosen(self, store: Store) -> list[Stage]:
+        """The tests, of one trial, that no choice can be made for."""
+        lacking = {row for row in self._rows() if not self._whole(row, store)}
+        return [s for s in self.plans[0][1].stages if s.kind == "evaluate" and _row(s) in lacking]
+
+    def _whole(self, row: Row, store: Store) -> bool:
+        """Whether all trials of a row are trained, or there is nothing to choose."""
+        tuned = [s for _, plan in self.plans for s in plan.stages if s.kind == "finetune" and _row(s) == row]
+        return len(self.plans) == 1 or all(store.has(stage.id) for stage in tuned)
 
     def _rows(self) -> list[Row]:
         return list(dict.fromkeys(_row(s) for s in self.plans[0][1].stages if s.kind == "evaluate"))
@@ -74,13 +87,23 @@ class SuitePlan:
         return unique(stage for run in self.runs for stage in run.trained)
 
     def tests(self, store: Store) -> list[Stage]:
-        """Every test of what was chosen, once; the trainings must be there."""
+        """Every test of what was chosen, once; the trainings must be there where there is a choice."""
         return unique(stage for run in self.runs for stage in run.chosen(store))
+
+    def without_choice(self, store: Store) -> list[Stage]:
+        """Every training, and the tests that wait for no choice."""
+        plain = [stage for run in self.runs if len(run.plans) == 1 for stage in run.chosen(store)]
+        return unique([*self.trainings, *plain])
 
     @property
     def asked(self) -> int:
         """How many stages the runs would take if nothing were shared."""
         return sum(len(plan.stages) for run in self.runs for _, plan in run.plans)
+
+    def wanted(self) -> list[Stage]:
+        """Every training, and the tests of one trial of each run: as many as will be done, whatever is chosen."""
+        tests = [s for run in self.runs for s in run.plans[0][1].stages if s.kind == "evaluate"]
+        return unique([*self.trainings, *tests])
 
     def as_plan(self, stages: list[Stage]) -> Plan:
         """Some of its stages as a plan that an engine takes."""
@@ -123,38 +146,36 @@ def _row(stage: Stage) -> Row:
 
 
 def run_suite(
-    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None
+    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None,
+    fail_fast: bool = False,
+) -> tuple[list[Stage], int]:  # fmt: skip
+    """Do what is missing: trainings and tests, those that need a choice last. Returns the tests, and how many ran.
+
+    Where stages failed, `StagesFailed` comes when all that does not need them is done.
+    """
+    with store.wanting(stage.id for run in plan.runs for _, each in run.plans for stage in each.stages):
+        return _run_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast)
+
+
+def _run_suite(
+    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None, fail_fast: bool
 ) -> tuple[list[Stage], int]:
-    """Do what is missing: trainings, then the tests of what was chosen. Returns the tests, and how many stages ran."""
-    trainings = plan.as_plan(plan.trainings)
-    computed = run_plan(trainings, store, registry, observer, workers=workers or trainings.workers)
-    tests = plan.tests(store)
-    return tests, computed + run_plan(
-        plan.as_plan(tests), store, registry, observer, workers=workers or trainings.workers
-    )
-
-
-def seconds_left(stages: list[Stage], store: Store) -> float | None:
-    """What the missing trainings will take, by the pixels a second of those that are done; None where none is."""
-    rates: dict[tuple[str, str, str], list[float]] = {}
-    for kind in ("pretrain", "finetune"):
-        for _, record in store.records(kind):
-            if pixels := record["facts"].get("pixels_seen"):
-                rates.setdefault(_like(record["identity"]), []).append(record["facts"]["device_seconds"] / pixels)
-    total = 0.0
-    for stage in stages:
-        if stage.kind == "evaluate" or store.has(stage.id):
-            continue
-        known = rates.get(_like(stage.identity))
-        if not known:
-            return None
-        schedule = stage.identity["schedule"]
-        views = 2 if stage.kind == "pretrain" else 1
-        pixels = schedule["steps"] * schedule["batch"] * views * stage.identity["size"] ** 2
-        total += sorted(known)[len(known) // 2] * pixels
-    return total
-
-
-def _like(identity: dict[str, Any]) -> tuple[str, str, str]:
-    """Trainings that take about as long for a pixel."""
-    return identity["kind"], str(identity["backbone"]["name"]), str(identity["device"])
+    failed: dict[str, tuple[Stage, str]] = {}
+    left_out: dict[str, Stage] = {}
+    computed = 0
+    for stages in (plan.without_choice, plan.tests):
+        some = plan.as_plan(stages(store))
+        try:
+            computed += run_plan(
+                some, store, registry, observer, workers=workers or some.workers, fail_fast=fail_fast
+            )  # fmt: skip
+        except StagesFailed as error:
+            failed |= error.failed
+            left_out |= error.left_out
+            computed += error.computed
+            if fail_fast:
+                break
+    if failed or left_out:
+        left_out |= {stage.id: stage for run in plan.runs for stage in run.unchosen(store)}
+        raise StagesFailed(failed, left_out, computed)
+    return plan.tests(store), computed

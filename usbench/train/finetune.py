@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from usbench.views import flip_rotate, normalise, resample
 
 DEGREES = 15.0
 CHOICES = 10  # how often in a training inner validation is looked at
-CHOICE = "choice-"  # begins the names of files with what training had changed by each of these looks
 EVALUATION_BATCH = 64
 
 
@@ -138,8 +137,12 @@ def finetune(
     seed: int,
     size: int,
     watcher: Watcher,
+    look: Callable[[nn.Module, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Fine-tune in `folder`, going on where it stopped; returns what it cost and how the step was chosen."""
+    """Fine-tune in `folder`, going on where it stopped; returns what it cost and how the step was chosen.
+
+    `look` is given the model whenever inner validation is looked at, and the step. It has no say in the choice.
+    """
     seed_globals(seed, "finetune", "protocol")  # a new head is the same for every row of a seed
     model = compute.place(protocol.adapt(network))
     if train_mode(model):
@@ -168,8 +171,9 @@ def finetune(
         every = max(1, schedule.steps // CHOICES)
         if done % every and done != schedule.steps:
             return
-        if protocol.keeps_choices:
-            checkpoint.write(folder / f"{CHOICE}{done:06d}.safetensors", moving(model), {"step": done})
+        if look is not None:
+            look(model, done)
+            train_mode(model)
         if inner is None:
             return
         score = inner_score(model, protocol, inner, size, compute)

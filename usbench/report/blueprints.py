@@ -1,0 +1,148 @@
+"""The stages behind recorded results, planned again from the specs that a store keeps of its runs and suites."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from usbench.data.home import Progress
+from usbench.errors import RunFailed
+from usbench.hooks import Registry
+from usbench.runs.plan import Common, make_plan
+from usbench.runs.stage import Plan, Stage
+from usbench.runs.store import Store
+from usbench.spec import RunSpec
+
+LINKS = {"evaluate": ("finetuned", "finetune"), "finetune": ("pretrained", "pretrain")}
+COMPUTE = ("device", "precision", "threads")
+SAME = ("loss", "label_fraction", "seed", "test_data", "shift")  # of a row, whatever it was made with
+PLUGINS = ("backbone", "loss", "protocol", "aug")
+IMAGES = {"images": "images", "labelled": "labelled images", "inner": "validation images"}
+
+
+def chain(records: Mapping[str, Mapping[str, Any]], stage_id: str) -> list[str]:
+    """A stage after all that it was made of, as their records say."""
+    kind = stage_id.partition("-")[0]
+    if kind in LINKS:
+        link, source = LINKS[kind]
+        if key := dict(records.get(stage_id, {}).get("identity") or {}).get(link):
+            return [*chain(records, f"{source}-{key}"), stage_id]
+    return [stage_id]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A spec that a store keeps, the tests that came of it, and the trials that it was one of."""
+
+    spec: dict[str, Any]
+    tests: frozenset[str]
+    common: dict[str, Any] | None = None
+
+
+class Blueprints:
+    """Plans the stages of recorded tests again, for the device, precision and threads that are recorded."""
+
+    def __init__(self, store: Store, registry: Registry, records: Mapping[str, Mapping[str, Any]]) -> None:
+        self.registry, self.records = registry, records
+        self.sources = list(_sources(store.root))
+        self._plans: dict[str, Plan] = {}
+
+    def stages(self, test: str, progress: Progress) -> list[Stage]:
+        """The trainings behind a test, and the test; says why where they cannot be what they were."""
+        wanted = chain(self.records, test)
+        if (lost := [name for name in wanted if name not in self.records]) or len(wanted) < 2:
+            raise RunFailed(f"its stage {[*lost, 'finetune'][0]} is not in the store")
+        row, computed = self.records[test]["row"], self.records[wanted[-2]]["identity"]
+        fitting = [s for s in self.sources if test in s.tests and _may_make(s.spec, row)]
+        if not fitting:
+            raise RunFailed("no run.json or suite.json of the store says what it was made with")
+        reason = ""
+        for source in fitting:
+            planned = {stage.id: stage for stage in self._plan(source, computed, progress).stages}
+            if all(name in planned for name in wanted):
+                return [planned[name] for name in wanted]
+            alike = [s for s in planned.values() if s.kind == "evaluate" and all(s.row[k] == row[k] for k in SAME)]
+            reason = reason or self._why(wanted, alike, planned)
+        raise RunFailed(reason)
+
+    @property
+    def plans(self) -> list[Plan]:
+        """What was planned so far."""
+        return list(self._plans.values())
+
+    def _plan(self, source: Source, computed: Mapping[str, Any], progress: Progress) -> Plan:
+        compute = {name: computed[name] for name in COMPUTE}
+        name = json.dumps([source.spec, source.common, compute], sort_keys=True)
+        if name not in self._plans:
+            try:
+                spec = RunSpec(**{**source.spec, **compute})
+                of = source.common
+                common = Common(RunSpec(**of["spec"]), of["over"]) if of else None
+            except (ValidationError, KeyError, TypeError) as error:
+                raise RunFailed(f"the spec that the store keeps of it cannot be read ({error})") from None
+            self._plans[name] = make_plan(self.registry, spec, progress, common=common)
+        return self._plans[name]
+
+    def _why(self, wanted: list[str], alike: list[Stage], planned: Mapping[str, Stage]) -> str:
+        """The first stage that would be another one now, and by what."""
+        if not alike:
+            return "the run that made it would hold no such row now"
+        now = alike[0]
+        line = [now]
+        while now.needs:
+            now = planned[now.needs[0]]
+            line.insert(0, now)
+        for name, stage in zip(wanted, line, strict=False):
+            if name != stage.id:
+                return difference(self.records[name]["identity"], stage.identity, str(stage.row["train_data"]))
+        return "the run that made it would hold no such row now"
+
+
+def difference(recorded: Mapping[str, Any], planned: Mapping[str, Any], data: str) -> str:
+    """In what a stage is not the one that was recorded, for a reader."""
+    for name in PLUGINS:
+        was, now = ([part] if isinstance(part, dict) else part for part in (recorded.get(name), planned.get(name)))
+        for mine, other in zip(was or [], now or [], strict=False):
+            if mine != other:
+                what = "source" if mine.get("source") != other.get("source") else "options or revision"
+                return f"{'augmentation' if name == 'aug' else name} '{mine.get('name')}' was changed since: its {what}"
+    for name, called in IMAGES.items():
+        if recorded.get(name) != planned.get(name):
+            return f"its {called} are others now: a pack of '{data}' has another digest, or a split was changed"
+    apart = [name for name in recorded if recorded[name] != planned.get(name)]
+    apart = [name for name in apart if name not in ("arena", "setting", *(link for link, _ in LINKS.values()))] or apart
+    if apart[:1] == ["revision"]:
+        return "this usbench computes such a stage in another way than the one that made it"
+    return f"'{apart[0]}' is another one now" if apart else "what it is made of is recorded in another way now"
+
+
+def _may_make(spec: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a row could come of a spec, as far as that shows without planning it."""
+    with contextlib.suppress(KeyError, TypeError):
+        own = bool(row["baseline"]) or (spec["loss"] == row["loss"] and spec["aug"] == row["aug"])
+        return own and row["seed"] in spec["seeds"] and row["label_fraction"] in spec["labels"]
+    return False
+
+
+def _sources(root: Path) -> Iterator[Source]:
+    """Every spec of the runs and suites of a store; a file that cannot be read holds none."""
+    for path in sorted(root.glob("*/run.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            run = json.loads(path.read_text("utf-8"))
+            yield Source(run["spec"], frozenset(name for name, _ in run["stages"]))
+    for path in sorted(root.glob("*/suite.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            suite = json.loads(path.read_text("utf-8"))
+            tests = frozenset(name for name, _ in suite["tests"])
+            for spec in suite["specs"]:
+                yield Source(spec, tests)
+            for choice in suite.get("choices", []):
+                common = {"spec": choice["spec"], "over": choice["over"]}
+                for spec in choice["trials"]:
+                    yield Source(spec, tests, common)
