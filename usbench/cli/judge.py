@@ -76,11 +76,14 @@ def _last_loss(folder: Path) -> str:
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--md", "md_path", type=click.Path(path_type=Path), help="Write what a reader looks at as Markdown.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page that needs no other file.")
+@click.option("--no-images", is_flag=True, help="No pictures on the page: outlines only, where images may not travel.")
 @click.option("--ranks", "ranks_path", type=click.Path(path_type=Path), help="Draw mean ranks over conditions (PNG).")
 @click.option("--explain", is_flag=True, help="Say what the columns mean and how empty masks count.")
 def board(
-    folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, ranks_path: Path | None, explain: bool
-) -> None:
+    folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, html_path: Path | None, no_images: bool,
+    ranks_path: Path | None, explain: bool,
+) -> None:  # fmt: skip
     """All results of one or several stores as one table."""
     from rich.console import Console
 
@@ -89,6 +92,8 @@ def board(
         _explain(console)
     elif not folders:
         raise UsbenchError("no store is named: give the --out folder of a run, for example 'usbench leaderboard runs'.")
+    if no_images and html_path is None:
+        raise UsbenchError("--no-images: of what? Name a page too, for example --html board.html.")
     if not folders:
         return
     from usbench.report.cells import cells
@@ -99,7 +104,8 @@ def board(
     from usbench.report.table import footnotes, results_tables
     from usbench.runs.store import Store
 
-    index = Index([Store(folder).check_schema() for folder in dict.fromkeys(folders)])
+    stores = [Store(folder).check_schema() for folder in dict.fromkeys(folders)]
+    index = Index(stores)
     every = cells(index.results, index.memo)
     if not every:
         broken = f" ({len(index.broken)} half-written)" if index.broken else ""
@@ -116,6 +122,12 @@ def board(
         if path is not None:
             write(whole, path)
             console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
+    if html_path is not None:
+        from usbench.report.page import page_text, write_page
+
+        write_page(html_path, page_text(every, stores, index.broken, images=not no_images))
+        index.save()
+        console.print(f"the page is {html_path}", highlight=False, soft_wrap=True, markup=False)
     if ranks_path is not None:
         _draw_ranks(every, ranks_path)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 320, 226
-LEFT, RIGHT, TOP, BOTTOM = 40, 10, 8, 36
+WIDTH, HEIGHT = 320, 236
+LEFT, RIGHT, TOP, BOTTOM = 36, 8, 22, 36
 # Each style has a mark of its own, so that colour never tells alone.
 MARKS = {
     "s1": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "s2": "M-3.6-3.6h7.2v7.2h-7.2z", "s3": "M0-4.8L4.6 3.4h-9.2z",
@@ -71,7 +71,7 @@ def axis(values: Sequence[float], title: str, *, log: bool = False) -> Axis:
         ticks = ticks if len(ticks) <= 5 else ticks[:: -(-len(ticks) // 5)]
     else:
         low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
-        ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
+        ticks = [t for t in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= t <= high]
     return Axis(low, high, tuple((float(t), short(t)) for t in ticks), title, log)
 
 
@@ -114,18 +114,18 @@ def panel(title: str, description: str, lines: Sequence[Line], x: Axis, y: Axis,
 
 def _axes(x: Axis, y: Axis, up: Callable[[float], float]) -> Markup:
     inner = WIDTH - LEFT - RIGHT
-    parts = []
-    for value, text in y.ticks:
+    parts = [text(0, 10, y.title, "yt")]
+    for value, shown in y.ticks:
         parts.append(
             Markup('<path class="grid" d="M{} {:.1f}h{}"/><text x="{}" y="{:.1f}" class="ty">{}</text>').format(
-                LEFT, up(value), inner, LEFT - 6, up(value) + 4, text
+                LEFT, up(value), inner, LEFT - 6, up(value) + 4, shown
             )
         )
-    for value, text in x.ticks:
+    for value, shown in x.ticks:
         place = LEFT + x.share(value) * inner
         parts.append(
             Markup('<path class="tick" d="M{:.1f} {}v4"/><text x="{:.1f}" y="{}" class="tx">{}</text>').format(
-                place, HEIGHT - BOTTOM, place, HEIGHT - BOTTOM + 16, text
+                place, HEIGHT - BOTTOM, place, HEIGHT - BOTTOM + 16, shown
             )
         )
     parts.append(

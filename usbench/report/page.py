@@ -22,12 +22,10 @@ from usbench.report.gallery import SHARED, gallery
 from usbench.report.leaderboard import table_of
 from usbench.report.origin import Origins
 from usbench.report.page_lines import legend, methods_of
-from usbench.report.page_table import ALWAYS, FILTERS, Table, tables_of
+from usbench.report.page_table import FILTERS, SURE, Table, tables_of
 from usbench.report.summary import places_of
 from usbench.report.table import TRANSDUCTIVE, footnotes, title_of
 from usbench.runs.store import Store
-
-SURE = 0.05
 
 
 def page_text(
@@ -43,7 +41,7 @@ def page_text(
     cases = gallery(every, places_of(stores), images=images)
     rows = _rows(table, every, origins)
     robust_of, robust = figures.robustness_panels(every, methods)
-    budget_of, budget = figures.budget_panels(methods)
+    budget_of, budget, same = figures.budget_panels(methods)
     data = {
         "rows": rows, "runs": origins.runs, "versions": origins.versions, "stages": origins.identities,
         "gallery": cases.groups, "cases": SHARED, "live": live,
@@ -59,12 +57,12 @@ def page_text(
     )  # fmt: skip
     return environment.get_template("page.html").render(
         title=_title(methods), facts=_facts(every, origins), finding=_finding(tables), policy=policy,
-        style=Markup(style), script=Markup(script), data=_inert(data), tables=tables, always=ALWAYS,
+        style=Markup(style), script=Markup(script), data=_inert(data), tables=tables,
         filters=[(FILTERS[name], place, values) for place, (name, values) in enumerate(filters.items()) if len(values) > 1],
         notes=[visible(note) for note in footnotes(every, missing)],
-        reconstruction=bool(table["reconstruction"].eq(True).any()), metric=title_of(primary),
+        metric=title_of(primary),
         methods=list(methods.values()), legend=legend(methods.values()), curves=figures.against_labels(methods),
-        heats=figures.heat_maps(methods), robust=robust, robust_of=robust_of, budget=budget, budget_of=budget_of,
+        heats=figures.heat_maps(methods), robust=robust, robust_of=robust_of, budget=budget, budget_of=budget_of, budget_same=same,
         ranks=figures.rank_panels(every, methods), cases=cases, live=bool(live), version=__version__,
         made=origins.finished[:16].replace("T", " "),
     )  # fmt: skip
@@ -128,13 +126,15 @@ def _finding(tables: Sequence[Table]) -> str:
         return "No row stands beside a supervised baseline of its own arena, so no difference is taken."
     if not tested:
         return f"{len(differences)} differences to the supervised baseline, from one seed: no test is made."
-    better, worse = (
-        sum(line.cells["p_holm"].value < SURE and (line.cells["delta"].value > 0) == up for line in tested)  # type: ignore[operator]
-        for up in (True, False)
-    )
+    sure = [line.cells["delta"].value or 0.0 for line in tested if (line.cells["p_holm"].value or 0.0) < SURE]
+    better = sum(value > 0 for value in sure)
+    said = f"of {len(tested)} differences to the supervised baseline"
+    if not sure:
+        return f"None {said} is significant (Holm-adjusted p < {SURE:g})."
+    verb = "is" if len(sure) == 1 else "are"
     return (
-        f"Of {len(tested)} differences to the supervised baseline, {better} {'is' if better == 1 else 'are'} surely above "
-        f"none and {worse} surely below (Holm-adjusted p < {SURE:g})."
+        f"{len(sure)} {said} {verb} significant (Holm-adjusted p < {SURE:g}): {better} above it, "
+        f"{len(sure) - better} below."
     )
 
 

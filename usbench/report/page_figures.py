@@ -157,11 +157,14 @@ def _alike(cell: Cell, methods: Mapping[str, Method]) -> Method | None:
     return next((method for method in methods.values() if any(c is cell for c in method.cells)), None)
 
 
-def budget_panels(methods: Mapping[str, Method]) -> tuple[str, list[Panel]]:
-    """Mean score against what was spent on it, at the largest label fraction: in and out of distribution."""
+def budget_panels(methods: Mapping[str, Method]) -> tuple[str, list[Panel], str]:
+    """Mean score against what was spent on it, at the largest label fraction: in and out of distribution.
+
+    What all rows spent alike is no figure: it is said in words.
+    """
     cells = [cell for method in methods.values() for cell in method.cells]
     if not cells:
-        return "", []
+        return "", [], ""
     fraction = max(float(cell.row["label_fraction"]) for cell in cells)
     metric = title_of(cells[0].primary)
     sides: dict[str, list[tuple[Method, list[Cell], Estimate]]] = {}
@@ -170,12 +173,13 @@ def budget_panels(methods: Mapping[str, Method]) -> tuple[str, list[Panel]]:
             some = [c for c in method.cells if c.row["label_fraction"] == fraction and (c.row["shift"] == "in") == (side == "in")]
             if some:
                 sides.setdefault(side, []).append((method, some, pooled(some)))
-    panels = []
+    panels, same = [], {}
     for side, held in sides.items():
         for name, title in BUDGETS.items():
             spent = [_spent(some, name) for _, some, _ in held]
             known = [value for value in spent if value > 0]
-            if not known:
+            if len(set(known)) < 2:
+                same |= {title: f"{known[0]:,.0f} {title}"} if known else {}
                 continue
             x = axis(known, title, log=max(known) > 10 * min(known))
             lines = [
@@ -188,7 +192,8 @@ def budget_panels(methods: Mapping[str, Method]) -> tuple[str, list[Panel]]:
             said = f"Mean {metric} {where} with 95 % intervals against {title}, one mark a method."
             lines.sort(key=lambda line: line.style != "more")
             panels.append(Panel(where, panel(f"{metric} against {title}, {where}", said, lines, x, y, joined=False)))
-    return f"{fraction:g} %", panels
+    alike = f" All rows took {' and '.join(same.values())}." if same else ""
+    return f"{fraction:g} %", panels, alike
 
 
 def _spent(cells: Sequence[Cell], name: str) -> float:
@@ -205,7 +210,8 @@ def rank_panels(every: Sequence[Cell], methods: Mapping[str, Method]) -> list[Pa
 def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
     ranks, critical = family.ranks, family.critical
     bars = cliques(ranks.to_numpy(), critical)
-    names_wide, plot_wide, row = 172, 210, 19
+    names = {name: visible(name) if len(visible(name)) < 29 else f"{visible(name)[:27]}…" for name in ranks.index}
+    names_wide, plot_wide, row = 12 + 6.4 * max(map(len, names.values())), 230, 19
     width, height = names_wide + plot_wide + 16 + 9 * len(bars), 44 + row * len(ranks)
     most = max(len(ranks), 2)
 
@@ -228,7 +234,7 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
         called = visible(name)
         parts.append(Markup('<g class="ln {}" data-m="{}">').format(style, place))
         parts.append(Markup('<path class="lead" d="M{} {}H{:.1f}"/>').format(names_wide, y, along(rank)))
-        parts.append(chart.text(names_wide - 8, y + 4, called if len(called) < 27 else f"{called[:25]}…", "ty name"))
+        parts.append(chart.text(names_wide - 8, y + 4, names[name], "ty name"))
         parts.append(Markup('<path class="m" transform="translate({:.1f} {})" d="{}"><title>{}</title></path></g>').format(
             along(rank), y, chart.MARKS[style], f"{called}: mean rank {rank:.2f}"))  # fmt: skip
     for number, (first, last) in enumerate(bars):

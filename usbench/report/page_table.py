@@ -25,6 +25,7 @@ FILTERS = {
     "test_data": "Tested on", "label_fraction": "Labels", "shift": "Shift", "train_data": "Trained on",
     "pretrain_labels": "Pretrain labels", "network": "Network", "block": "Table",
 }  # fmt: skip
+SURE = 0.05  # the level of a test
 HALF, MIDDLE = 44.0, 46.0  # of a small picture of an interval
 
 
@@ -117,7 +118,7 @@ def _cells(row: Mapping[Any, Any], reach: float) -> dict[str, Shown]:
     cells["score"] = Shown(with_ends(row, "score_mean", "score", ".3f"), _known(row["score_mean"]), "n")
     delta = [float(row[f"delta_vs_supervised{end}"]) for end in ("", "_low", "_high")]
     text = with_ends(row, "delta_vs_supervised", "delta_vs_supervised", "+.3f")
-    cells["delta"] = Shown(text, _known(delta[0]), "n", _interval_picture(delta, reach))
+    cells["delta"] = Shown(text, _known(delta[0]), "n", _interval_picture(delta, reach, sure=row["p_holm"] < SURE))
     for name, form in (("p_holm", ".3g"), ("rank", "g"), ("mean_rank", ".2f")):
         cells[name] = Shown(number(row[name], form), _known(row[name]), "n")
     for name in NUMBERS:
@@ -129,13 +130,12 @@ def _known(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _interval_picture(estimate: Sequence[float], reach: float) -> Markup:
+def _interval_picture(estimate: Sequence[float], reach: float, *, sure: bool) -> Markup:
     """The interval as a line around its mean, with a rule at no difference; `reach` is at either edge."""
     if any(map(math.isnan, estimate)) or not reach:
         return Markup("")
     mean, low, high = (MIDDLE + HALF * max(-1.0, min(1.0, value / reach)) for value in estimate)
-    sure = "fp sure" if estimate[1] > 0 or estimate[2] < 0 else "fp"
     return Markup(
         '<svg class="{}" viewBox="0 0 92 14" aria-hidden="true"><path d="M46 0v14"/>'
         '<path d="M{:.1f} 7H{:.1f}"/><circle cx="{:.1f}" cy="7" r="2.6"/></svg>'
-    ).format(sure, low, high, mean)
+    ).format("fp sure" if sure else "fp", low, high, mean)
