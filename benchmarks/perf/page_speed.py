@@ -35,7 +35,9 @@ def synthesise(folder: Path) -> Store:
     """A store of made-up scores and masks, and the packs that they are of."""
     store = Store(folder / "store").open()
     if not any(store.stages.iterdir()):
-        packs = {f"set-{k}": made_up_pack(folder / "home" / f"set-{k}.h5", f"set-{k}", size=PIXELS) for k in range(SETS)}
+        packs = {
+            f"set-{k}": made_up_pack(folder / "home" / f"set-{k}.h5", f"set-{k}", size=PIXELS) for k in range(SETS)
+        }
         board(store, ["none", "none-long", *(f"loss-{k:02d}" for k in range(LOSSES - 2))], packs,
               fractions=FRACTIONS, seeds=SEEDS)  # fmt: skip
     return store

@@ -70,9 +70,7 @@ def put(
             scores.to_csv(folder / "scores.csv", index=False)
             if masks is not None:
                 size = {"height": masks.shape[1], "width": masks.shape[2], "names": "scores.csv"}
-                save_file(
-                    {"masks": pack_masks(masks)}, folder / "masks.safetensors", {"usbench": json.dumps(size)}
-                )
+                save_file({"masks": pack_masks(masks)}, folder / "masks.safetensors", {"usbench": json.dumps(size)})
         record = {"kind": kind, "identity": identity, "row": row, "facts": said, "versions": versions or {}}
         write_json(folder / "record.json", {**record, "files": digests_of(folder)})
     return scores

@@ -101,7 +101,9 @@ def panel(title: str, description: str, lines: Sequence[Line], x: Axis, y: Axis,
         if ends:
             parts.append(Markup('<path class="ci" d="{}"/>').format(ends))
         if joined and len(known) > 1:
-            parts.append(Markup('<path class="l" d="M{}"/>').format("L".join("{:.1f} {:.1f}".format(*at(p)) for p in known)))
+            parts.append(
+                Markup('<path class="l" d="M{}"/>').format("L".join("{:.1f} {:.1f}".format(*at(p)) for p in known))
+            )
         for p in known:
             parts.append(
                 Markup('<path class="m" transform="translate({:.1f} {:.1f})" d="{}"><title>{}</title></path>').format(

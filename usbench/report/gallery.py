@@ -68,8 +68,6 @@ def gallery(every: Sequence[Cell], places: Mapping[str, Path], *, images: bool) 
                      "no picture and no truth there, predictions only.")  # fmt: skip
     if not images and shown:
         notes.append("Made without images: outlines only.")
-    if any(cell.corrupted for cell in every) and shown:
-        notes.append("Corrupted images are not shown.")
     return Gallery(shown, notes)
 
 

@@ -87,7 +87,7 @@ def _title(methods: Mapping[str, Any]) -> str:
     baselines = len(methods) - len(own)
     beside = f" and {baselines} supervised baseline{'s' if baselines > 1 else ''}" if baselines else ""
     if not own:
-        return "Supervised baselines"
+        return "Supervised baselines" if methods else "Leaderboard"
     return f"{own[0]}{beside}" if len(own) == 1 else f"{len(own)} pretraining methods{beside}"
 
 
@@ -118,7 +118,7 @@ def _few(names: Sequence[str]) -> str:
 def _finding(tables: Sequence[Table]) -> str:
     """How many differences of the first table are told apart from none, in a sentence."""
     if not tables:
-        return ""
+        return "There is no finished result yet."
     lines = tables[0].lines
     differences = [line.cells["delta"].value for line in lines if line.cells["delta"].value is not None]
     tested = [line for line in lines if line.cells["p_holm"].value is not None]

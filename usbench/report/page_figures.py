@@ -109,7 +109,9 @@ def heat_maps(methods: Mapping[str, Method]) -> list[Heat]:
     low, high = min(means, default=0.0), max(means, default=1.0)
     maps = []
     for fraction in sorted({float(cell.row["label_fraction"]) for cell in cells}, reverse=True):
-        here = {m.name: {_place(c): c for c in m.cells if c.row["label_fraction"] == fraction} for m in methods.values()}
+        here = {
+            m.name: {_place(c): c for c in m.cells if c.row["label_fraction"] == fraction} for m in methods.values()
+        }
         places = sorted({p for held in here.values() for p in held}, key=lambda p: (p[0], p[3], p[2] != "in", p[1]))
         heat = Heat(f"{fraction:g} %", [(visible(p[0]), visible(p[1]), visible(p[2])) for p in places])
         for method in methods.values():
@@ -170,7 +172,11 @@ def budget_panels(methods: Mapping[str, Method]) -> tuple[str, list[Panel], str]
     sides: dict[str, list[tuple[Method, list[Cell], Estimate]]] = {}
     for method in methods.values():
         for side in ("in", "out"):
-            some = [c for c in method.cells if c.row["label_fraction"] == fraction and (c.row["shift"] == "in") == (side == "in")]
+            some = [
+                c
+                for c in method.cells
+                if c.row["label_fraction"] == fraction and (c.row["shift"] == "in") == (side == "in")
+            ]
             if some:
                 sides.setdefault(side, []).append((method, some, pooled(some)))
     panels, same = [], {}

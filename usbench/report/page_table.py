@@ -91,7 +91,7 @@ def _table(title: str, some: pd.DataFrame, baselines: Mapping[str, bool]) -> Tab
     rows = some.to_dict("records")
     lines = [
         Line(
-            place=int(index), cells=_cells(row, reach), key=str(row["key"]),
+            place=int(index), cells=_cells(row, reach), key=visible(str(row["key"])[:8]),
             baseline=baselines.get(str(row["key"]), False), reconstruction=bool(row["reconstruction"] is True),
         )
         for index, row in zip(some.index, rows, strict=True)

@@ -107,11 +107,13 @@
     });
   }
   const form = $("filters");
-  form.hidden = false;
-  form.addEventListener("input", filtered);
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(filtered));
-  filtered();
+  if (form) { /* an empty store has no table */
+    form.hidden = false;
+    form.addEventListener("input", filtered);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("reset", () => setTimeout(filtered));
+    filtered();
+  }
 
   /* Figures: one method at a time */
   const figures = $("figures");
@@ -206,13 +208,15 @@
       el("span", { className: "cap" }, el("span", {}, `${side.toUpperCase()} ${called(row)}`), el("b", {}, score(row, at))));
   };
   const opened = (title, tiles) => {
+    const shown = tiles();
     $("case-h").textContent = title;
-    $("case-body").replaceChildren(el("div", { className: tiles.length > 1 ? "two" : "two one" }, ...tiles()));
+    $("case-body").replaceChildren(el("div", { className: shown.length > 1 ? "two" : "two one" }, ...shown));
     $("case").showModal();
   };
   const card = (set, what, at, tiles) => {
+    const shown = tiles();
     const button = el("button", { type: "button", className: "case", ariaHasPopup: "dialog" },
-      el("span", { className: "what" }, el("b", {}, what), el("span", {}, set.cases[at].name)), el("span", { className: tiles().length > 1 ? "two" : "two one" }, ...tiles()));
+      el("span", { className: "what" }, el("b", {}, what), el("span", {}, set.cases[at].name)), el("span", { className: shown.length > 1 ? "two" : "two one" }, ...shown));
     button.addEventListener("click", () => opened(`${what}: ${set.cases[at].name}`, tiles));
     return button;
   };
@@ -265,7 +269,7 @@
     const back = () => {
       const was = JSON.parse(sessionStorage.getItem(place) || "null");
       sessionStorage.removeItem(place);
-      if (!was) return;
+      if (!was || !form) return;
       const put = (id) => { if ($(id) && [...($(id).options || [])].some((o) => o.value === was.values[id])) $(id).value = was.values[id]; };
       $("find").value = was.values.find;
       for (const f of filters) for (const o of f.options) if (o.textContent === was.asked[f.dataset.filter]) f.value = o.value;
