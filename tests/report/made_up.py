@@ -112,6 +112,7 @@ def board(
         for seed in seeds:
             put(
                 store, loss, seed, 0.0, arena=arena, fraction=fraction, masks=away, test_data=name, shift=shift,
-                scores=made_up_scores(10 * place + seed, gain), train_data=first, setting=f"{place:04x}{key_of({'of': [loss, arena]})[4:]}", **row_too,
-                facts={"pack": pack.digest, "device_seconds": 50 + 10.0 * (place % 40)},
+                scores=made_up_scores(10 * place + seed, gain), train_data=first,
+                setting=f"{place:04x}{key_of({'of': [loss, arena]})[4:]}",
+                facts={"pack": pack.digest, "device_seconds": 50 + 10.0 * (place % 40)}, **row_too,
             )  # fmt: skip

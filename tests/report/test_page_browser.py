@@ -25,6 +25,11 @@ HOSTILE = '</script><img src=x onerror="window.hit=1"><script>window.hit=1</scri
 COLUMN = """return [...document.querySelectorAll("table.board tbody tr")].filter((row) => !row.hidden)
     .map((row) => row.querySelector(arguments[0]).textContent)"""
 
+TYPED = """const field = document.getElementById(arguments[0]);
+    field.value = arguments[1]; field.dispatchEvent(new Event("input", {bubbles: true}))"""
+CELLS = """return [...document.querySelector("table.board").tBodies[0].rows]
+    .map((row) => row.querySelector(arguments[0])).map((cells) => {})"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -118,17 +123,13 @@ def test_every_column_sorts_both_ways_and_back(opened: Any) -> None:
     sign = []
     for _ in range(3):
         on(browser, "document.querySelector(arguments[0] + ' button').click()", head)
-        first = [float(t.split()[0]) for t in on(browser, "return [...document.querySelector('table.board').tBodies[0].rows]"
-                 ".map((row) => row.querySelector('.c-score').textContent)")]  # fmt: skip
+        first = [float(text.split()[0]) for text in on(browser, CELLS.format("cells.textContent"), ".c-score")]
         sign.append((on(browser, "return document.querySelector(arguments[0]).getAttribute('aria-sort')", head),
                      first == sorted(first), first == sorted(first, reverse=True)))  # fmt: skip
     assert sign[0] == ("descending", False, True) and sign[1] == ("ascending", True, False) and sign[2][0] is None
     assert column(browser, "th") == before
     on(browser, "document.querySelector('table.board th.c-delta button').click()")
-    shown = on(
-        browser,
-        "return [...document.querySelector('table.board').tBodies[0].rows].map((r) => r.querySelector('.c-delta').dataset.v)",
-    )
+    shown = on(browser, CELLS.format("cells.dataset.v"), ".c-delta")
     known = [float(v) for v in shown if v is not None]
     assert known == sorted(known, reverse=True) and shown[len(known) :] == [None] * (len(shown) - len(known))
 
@@ -136,14 +137,11 @@ def test_every_column_sorts_both_ways_and_back(opened: Any) -> None:
 def test_filters_and_the_search_leave_what_fits_and_say_how_many(opened: Any) -> None:
     browser = opened()
     total = len(column(browser, "th"))
-    on(browser, "const s = document.querySelector('[data-filter=\"0\"]'); s.value = '1';"
-                "s.dispatchEvent(new Event('input', {bubbles: true}))")  # fmt: skip
+    on(browser, "document.querySelector('[data-filter=\"0\"]').id = 'tested-on'")
+    on(browser, TYPED, "tested-on", "1")
     chosen = on(browser, "return document.querySelector('[data-filter=\"0\"]').selectedOptions[0].textContent")
     assert set(column(browser, ".c-test_data")) == {chosen}
-    on(
-        browser,
-        "const f = document.getElementById('find'); f.value = 'LOSS-3'; f.dispatchEvent(new Event('input', {bubbles: true}))",
-    )
+    on(browser, TYPED, "find", "LOSS-3")
     left = column(browser, "th")
     assert set(left) == {"loss-3"} and len(left) == 2
     assert on(browser, "return document.getElementById('count').textContent") == f"2 of {total} rows"
@@ -262,7 +260,6 @@ def test_axe_finds_nothing_serious(opened: Any, dark: bool, part: str) -> None:
     assert path is not None
     on(browser, path.read_text("utf-8"))
     script = """const done = arguments[0];
-        for (const id of ["figures", "cases"]) document.getElementById(id).style.contentVisibility = "visible";
         axe.run(document).then((found) => done([found.passes.length, found.violations]))"""
     browser.set_script_timeout(60)
     passed, violations = browser.execute_async_script(script)
@@ -283,8 +280,8 @@ def test_a_served_page_follows_its_store_and_keeps_what_was_chosen(opened: Any, 
         thread.start()
         try:
             browser = opened(url=server.url)
-            on(browser, "const f = document.getElementById('find'); f.value = 's';"
-                        "f.dispatchEvent(new Event('input', {bubbles: true})); f.blur()")  # fmt: skip
+            on(browser, TYPED, "find", "s")
+            on(browser, "document.activeElement.blur()")
             assert column(browser, "th") == ["first"]
             put(store, "second", 0, 0.2)
             until = time.monotonic() + 20

@@ -14,7 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 36, 8, 22, 36
 # Each style has a mark of its own, so that colour never tells alone.
 MARKS = {
     "s1": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "s2": "M-3.6-3.6h7.2v7.2h-7.2z", "s3": "M0-4.8L4.6 3.4h-9.2z",
-    "s4": "M0-5L5 0L0 5L-5 0z", "s5": "M0 4.8L4.6-3.4h-9.2z", "s6": "M-5-1.6h3.4v-3.4h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4z",
+    "s4": "M0-5L5 0L0 5L-5 0z", "s5": "M0 4.8L4.6-3.4h-9.2z",
+    "s6": "M-5-1.6h3.4v-3.4h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4z",
     "base": "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z", "long": "M-3-3h6v6h-6z", "more": "M-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0z",
 }  # fmt: skip
 
@@ -105,11 +106,7 @@ def panel(title: str, description: str, lines: Sequence[Line], x: Axis, y: Axis,
                 Markup('<path class="l" d="M{}"/>').format("L".join("{:.1f} {:.1f}".format(*at(p)) for p in known))
             )
         for p in known:
-            parts.append(
-                Markup('<path class="m" transform="translate({:.1f} {:.1f})" d="{}"><title>{}</title></path>').format(
-                    *at(p), MARKS[line.style], p.words
-                )
-            )
+            parts.append(dot(*at(p), line.style, p.words))
         parts.append(Markup("</g>"))
     return picture(title, description, WIDTH, HEIGHT, Markup("").join(parts))
 
@@ -143,6 +140,13 @@ def picture(title: str, description: str, width: float, height: float, inside: M
     return Markup(
         '<svg class="plot" viewBox="0 0 {:g} {:g}" role="img"><title>{}</title><desc>{}</desc>{}</svg>'
     ).format(width, height, title, description, inside)
+
+
+def dot(x: float, y: float, style: str, words: str) -> Markup:
+    """A style's mark at a place, and what it says when pointed at."""
+    return Markup('<path class="m" transform="translate({:.1f} {:.1f})" d="{}"><title>{}</title></path>').format(
+        x, y, MARKS[style], words
+    )
 
 
 def mark(style: str) -> Markup:

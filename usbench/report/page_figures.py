@@ -61,7 +61,7 @@ def against_labels(methods: Mapping[str, Method]) -> list[Panel]:
     for place, lines in sorted(made.items(), key=lambda item: (item[0][2] != "in", item[0])):
         title = _where(place)
         shown = _dodged(list(lines.values()), 0.24)
-        said = f"Mean {metric} with 95 % intervals over the label fraction, for {len(lines)} methods. The values stand in the table."
+        said = f"Mean {metric} with 95 % intervals over the label fraction, for {len(lines)} methods: see the table."
         panels.append(Panel(title, panel(f"{metric} over label fraction: {title}", said, shown, along, y), place[2]))
     return panels
 
@@ -217,8 +217,8 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
     ranks, critical = family.ranks, family.critical
     bars = cliques(ranks.to_numpy(), critical)
     names = {name: visible(name) if len(visible(name)) < 29 else f"{visible(name)[:27]}…" for name in ranks.index}
-    names_wide, plot_wide, row = 12 + 6.4 * max(map(len, names.values())), 230, 19
-    width, height = names_wide + plot_wide + 16 + 9 * len(bars), 44 + row * len(ranks)
+    names_wide, row, width, height = 12 + 6.4 * max(map(len, names.values())), 19, 440, 44 + 19 * len(ranks)
+    plot_wide = width - names_wide - 16 - 9 * len(bars)
     most = max(len(ranks), 2)
 
     def along(rank: float) -> float:
@@ -241,13 +241,13 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
         parts.append(Markup('<g class="ln {}" data-m="{}">').format(style, place))
         parts.append(Markup('<path class="lead" d="M{} {}H{:.1f}"/>').format(names_wide, y, along(rank)))
         parts.append(chart.text(names_wide - 8, y + 4, names[name], "ty name"))
-        parts.append(Markup('<path class="m" transform="translate({:.1f} {})" d="{}"><title>{}</title></path></g>').format(
-            along(rank), y, chart.MARKS[style], f"{called}: mean rank {rank:.2f}"))  # fmt: skip
+        parts.append(chart.dot(along(rank), y, style, f"{called}: mean rank {rank:.2f}") + Markup("</g>"))
     for number, (first, last) in enumerate(bars):
         x = names_wide + plot_wide + 14 + 9 * number
         parts.append(Markup('<path class="bar" d="M{} {}V{}"/>').format(x, places[first][0] - 6, places[last][-1] + 6))
     conditions = family.complete.shape[1]
-    note = f"Critical difference {critical:.2f} (the bar below the ranks); {conditions} conditions; Friedman p {family.p:.2g}."
+    note = f"Critical difference {critical:.2f} (the bar below the ranks), {conditions} conditions"
+    note += "." if math.isnan(family.p) else f", Friedman p {family.p:.2g}."
     said = "Mean ranks, 1 is best: " + "; ".join(f"{visible(name)} {rank:.2f}" for name, rank in ranks.items()) + "."
     drawn = chart.picture(f"Mean ranks: {visible(family.title)}", said, width, height, Markup("").join(parts))
     return Panel(visible(family.title), drawn, note)

@@ -36,7 +36,7 @@ class Shown:
     text: str
     value: float | None = None
     kind: str = ""
-    picture: Markup = Markup("")
+    picture: str = ""
 
 
 @dataclass
@@ -130,10 +130,10 @@ def _known(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _interval_picture(estimate: Sequence[float], reach: float, *, sure: bool) -> Markup:
+def _interval_picture(estimate: Sequence[float], reach: float, *, sure: bool) -> str:
     """The interval as a line around its mean, with a rule at no difference; `reach` is at either edge."""
     if any(map(math.isnan, estimate)) or not reach:
-        return Markup("")
+        return ""
     mean, low, high = (MIDDLE + HALF * max(-1.0, min(1.0, value / reach)) for value in estimate)
     return Markup(
         '<svg class="{}" viewBox="0 0 92 14" aria-hidden="true"><path d="M46 0v14"/>'
