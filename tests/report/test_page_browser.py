@@ -220,9 +220,10 @@ def test_a_theme_is_that_of_the_system_until_one_is_chosen(opened: Any) -> None:
     assert seen == [colours[False], colours[True], colours[True]]  # light, dark, and the system's again
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1400])
-def test_only_tables_scroll_sideways(opened: Any, width: int) -> None:
-    browser = opened(width=width)
+@pytest.mark.parametrize("name", ["board", "strange"])
+@pytest.mark.parametrize("width", [360, 768, 1400])
+def test_only_tables_scroll_sideways(opened: Any, name: str, width: int) -> None:
+    browser = opened(name, width=width)
     wide = "const r = document.documentElement; return [r.scrollWidth, document.body.scrollWidth, r.clientWidth]"
     page, body, window = on(browser, wide)
     assert max(page, body) <= window <= width

@@ -23,7 +23,7 @@ def _closed(line: np.ndarray) -> str:
     polygon = Polygon(line)
     polygon.simplify_threshold = SLACK
     # The last vertex closes the line; simplifying adds a stop at (0, 0) behind it.
-    corners = polygon.cleaned(simplify=True).vertices[:-1] if len(line) > 8 else line
+    corners = np.asarray(polygon.cleaned(simplify=True).vertices)[:-1] if len(line) > 8 else line
     points = np.rint(corners * FINE).astype(int)
     points = points[np.r_[True, (np.diff(points, axis=0) != 0).any(axis=1)]]
     if len(points) > 1 and (points[0] == points[-1]).all():

@@ -179,7 +179,8 @@ def budget_panels(methods: Mapping[str, Method]) -> tuple[str, list[Panel], str]
             ]
             if some:
                 sides.setdefault(side, []).append((method, some, pooled(some)))
-    panels, same = [], {}
+    panels: list[Panel] = []
+    same: dict[str, str] = {}
     for side, held in sides.items():
         for name, title in BUDGETS.items():
             spent = [_spent(some, name) for _, some, _ in held]

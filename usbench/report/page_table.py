@@ -26,6 +26,7 @@ FILTERS = {
     "pretrain_labels": "Pretrain labels", "network": "Network", "block": "Table",
 }  # fmt: skip
 SURE = 0.05  # the level of a test
+LONG = 30  # a text that may be broken over several lines
 HALF, MIDDLE = 44.0, 46.0  # of a small picture of an interval
 
 
@@ -112,7 +113,8 @@ def _table(title: str, some: pd.DataFrame, baselines: Mapping[str, bool]) -> Tab
 
 
 def _cells(row: Mapping[Any, Any], reach: float) -> dict[str, Shown]:
-    cells = {name: Shown(visible(row[name])) for name in TEXTS}
+    texts = {name: visible(row[name]) for name in TEXTS}
+    cells = {name: Shown(text, kind="long" if len(text) > LONG else "") for name, text in texts.items()}
     cells["primary"] = Shown(visible(row["primary"]))
     cells["label_fraction"] = Shown(f"{row['label_fraction']:g} %", float(row["label_fraction"]), "n")
     cells["score"] = Shown(with_ends(row, "score_mean", "score", ".3f"), _known(row["score_mean"]), "n")
