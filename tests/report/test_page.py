@@ -8,6 +8,8 @@ import html
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -197,6 +199,32 @@ def test_every_row_tells_where_it_comes_from(store: Store) -> None:
     assert row["seeds"][0][:2] == ["3", tested.name]
     assert set(row["stages"]) == {f.name for f in store.stages.iterdir()} == set(said["stages"])
     assert said["runs"][row["run"]] == {"spec": spec, "command": "usbench run --loss mine --preset quick --seed 3"}
+
+
+def test_a_row_of_a_suite_has_the_command_of_the_only_run_that_can_have_asked_for_it(store: Store) -> None:
+    put(store, "mine", 0, 0.1, train_data="phantom-l7", aug="spatial", arena="a")
+    put(store, "mine", 0, 0.1, train_data="phantom-l7", aug="freq", arena="b")
+    specs = [resolve({"loss": "mine", "aug": aug}).model_dump(mode="json") for aug in ("spatial", "freq", "freq")]
+    (store.root / "suite-s").mkdir()
+    suite = {"specs": specs, "tests": [[f.name, "test"] for f in store.stages.glob("evaluate-*")]}
+    (store.root / "suite-s" / "suite.json").write_text(json.dumps(suite))
+    said = data_of(page(store))
+    found = {row["name"]: row["run"] for row in said["rows"]}
+    assert found["mine · freq"] is None  # two runs may have
+    assert said["runs"][found["mine · spatial"]]["command"] == "usbench run --loss mine --preset quick"
+
+
+def test_what_is_no_json_does_not_stop_the_pages_script(store: Store) -> None:
+    put(store, "none", 0, 0.0)
+    (record,) = store.stages.glob("finetune-*/record.json")
+    record.write_text(record.read_text().replace('"lr": 0.1', '"lr": NaN'))
+    text = re.findall(r'id="data">(.*?)</script>', page(store), re.S)[0]
+    assert '"lr":"NaN"' in text and json.loads(text, parse_constant=pytest.fail)
+
+
+def test_the_page_needs_no_torch() -> None:
+    code = "import sys, usbench.report.page, usbench.report.watch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,15 @@ def test_only_tables_scroll_sideways(opened: Any, name: str, width: int) -> None
     assert on(browser, "const d = document.getElementById('origin'); return d.scrollWidth <= d.clientWidth")
 
 
+def test_print_has_all_tables_and_no_controls(opened: Any) -> None:
+    browser = opened()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    seen = "return [...document.querySelectorAll(arguments[0])].map((one) => one.getClientRects().length > 0)"
+    controls = on(browser, seen, "form, select, #theme, nav")
+    assert not any(controls) and all(on(browser, seen, "table.board, table.heat, svg.plot"))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_strange_names_do_nothing_in_a_browser(opened: Any) -> None:
     browser = opened("strange")
     on(browser, "document.querySelector('[data-row]').click()")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,13 @@ def page_text(
         title=_title(methods), facts=_facts(every, origins), finding=_finding(tables), policy=policy,
         style=Markup(style), script=Markup(script), data=_inert(data), tables=tables,
         filters=[(FILTERS[k], place, some) for place, (k, some) in enumerate(filters.items()) if len(some) > 1],
-        notes=[visible(note) for note in footnotes(every, missing)],
+        notes=[visible(note) for note in (*footnotes(every, missing), *_unpictured(every, primary))],
         metric=title_of(primary),
         methods=list(methods.values()), legend=legend(methods.values()), curves=figures.against_labels(methods),
         heats=figures.heat_maps(methods), robust=robust, robust_of=robust_of, budget=budget, budget_of=budget_of,
         budget_same=same,
         ranks=figures.rank_panels(every, methods), cases=cases, live=bool(live), version=__version__,
-        made=origins.finished[:16].replace("T", " "),
+        made=visible(origins.finished[:16].replace("T", " ")),
     )  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def _hash(text: str) -> str:
 
 def _inert(data: Mapping[str, Any]) -> Markup:
     """JSON that no parser of HTML can take for anything else."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), default=str)
+    parts = json.loads(json.dumps(data, default=str), parse_constant=str)  # a NaN is no JSON, and would stop the script
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
@@ -110,6 +111,14 @@ def _facts(every: Sequence[Cell], origins: Origins) -> list[tuple[str, str]]:
         ("machine", f"{devices} ({machines})" if machines else devices),
     ]  # fmt: skip
     return [(name, text) for name, text in found if text]
+
+
+def _unpictured(every: Sequence[Cell], primary: str) -> Iterator[str]:
+    """Which rows the figures leave out."""
+    if any(cell.primary != primary for cell in every):
+        yield f"Figures are of {title_of(primary)}: rows with another metric stand in their tables."
+    if any(cell.row["shift"] == TRANSDUCTIVE for cell in every):
+        yield "Rows whose pretraining saw images of the target are in no figure but the mean ranks."
 
 
 def _few(names: Sequence[str]) -> str:
