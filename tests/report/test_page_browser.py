@@ -25,6 +25,7 @@ HOSTILE = '</script><img src=x onerror="window.hit=1"><script>window.hit=1</scri
 COLUMN = """return [...document.querySelectorAll("table.board tbody tr")].filter((row) => !row.hidden)
     .map((row) => row.querySelector(arguments[0]).textContent)"""
 
+DARK = [{"name": "prefers-color-scheme", "value": "dark"}]
 TYPED = """const field = document.getElementById(arguments[0]);
     field.value = arguments[1]; field.dispatchEvent(new Event("input", {bubbles: true}))"""
 CELLS = """return [...document.querySelector("table.board").tBodies[0].rows]
@@ -231,12 +232,13 @@ def test_only_tables_scroll_sideways(opened: Any, name: str, width: int) -> None
     assert on(browser, "const d = document.getElementById('origin'); return d.scrollWidth <= d.clientWidth")
 
 
-def test_print_has_all_tables_and_no_controls(opened: Any) -> None:
-    browser = opened()
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+def test_print_is_light_and_has_all_tables_and_no_controls(opened: Any) -> None:
+    browser = opened(dark=True)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": DARK})
     seen = "return [...document.querySelectorAll(arguments[0])].map((one) => one.getClientRects().length > 0)"
     controls = on(browser, seen, "form, select, #theme, nav")
     assert not any(controls) and all(on(browser, seen, "table.board, table.heat, svg.plot"))
+    assert on(browser, "return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 

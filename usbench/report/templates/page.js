@@ -230,6 +230,7 @@
       for (const [row, side] of [[a, "a"], [b, "b"]]) row.own.forEach((at, place) => cards.push(card(set, `${side.toUpperCase()}, ${data.cases[place]}`, at, () => [tile(set, at, row, side)])));
       $("case-said").textContent = "Best, median and worst of each row by itself: other images for each.";
     }
+    $("case-grid").className = $("case-mode").value;
     $("case-grid").replaceChildren(...cards);
   };
   const choices = () => {
