@@ -22,6 +22,7 @@ from usbench.report.gallery import SHARED, gallery
 from usbench.report.leaderboard import table_of
 from usbench.report.origin import Origins
 from usbench.report.page_lines import legend, methods_of
+from usbench.report.page_ranks import rank_panels
 from usbench.report.page_table import FILTERS, SURE, Table, tables_of
 from usbench.report.summary import places_of
 from usbench.report.table import TRANSDUCTIVE, footnotes, title_of
@@ -64,7 +65,7 @@ def page_text(
         methods=list(methods.values()), legend=legend(methods.values()), curves=figures.against_labels(methods),
         heats=figures.heat_maps(methods), robust=robust, robust_of=robust_of, budget=budget, budget_of=budget_of,
         budget_same=same,
-        ranks=figures.rank_panels(every, methods), cases=cases, live=bool(live), version=__version__,
+        ranks=rank_panels(every, methods), cases=cases, live=bool(live), version=__version__,
         made=visible(origins.finished[:16].replace("T", " ")),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -62,3 +62,8 @@ def methods_of(every: Sequence[Cell]) -> dict[str, Method]:
 def legend(methods: Iterable[Method]) -> list[Method]:
     """Those that a legend names: the thin ones can be picked from a list."""
     return [method for method in methods if method.style != "more"]
+
+
+def holder_of(cell: Cell, methods: Mapping[str, Method]) -> Method | None:
+    """The method that holds the same cell, where other lines beside it gave it another name."""
+    return next((method for method in methods.values() if any(c is cell for c in method.cells)), None)
