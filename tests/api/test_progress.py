@@ -9,9 +9,9 @@ import time
 
 import pytest
 from rich.console import Console
-from usbench.api.progress import Display
 
 from usbench.api import progress
+from usbench.api.progress import Display
 from usbench.errors import Interrupted
 
 

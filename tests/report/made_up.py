@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import save_file
 
-from usbench.evaluate.segmentation import METRICS
+from usbench.data.pack import Pack, write_pack
+from usbench.evaluate.segmentation import METRICS, pack_masks
+from usbench.items import Item
 from usbench.runs.store import Store, digests_of, write_json
 from usbench.spec import key_of
 
@@ -33,7 +41,7 @@ def made_up_scores(seed: int, gain: float) -> pd.DataFrame:
 def put(
     store: Store, loss: str, seed: int, gain: float, *, arena: str = "a", fraction: float = 100.0,
     scores: pd.DataFrame | None = None, facts: dict[str, Any] | None = None, steps: int = 4,
-    versions: dict[str, str] | None = None, **row_too: Any,
+    versions: dict[str, str] | None = None, masks: np.ndarray | None = None, **row_too: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """A finished evaluation with its trainings; `steps` are those of the pretraining."""
     scores = made_up_scores(seed, gain) if scores is None else scores
@@ -60,6 +68,51 @@ def put(
         folder.mkdir(parents=True, exist_ok=True)
         if kind == "evaluate":
             scores.to_csv(folder / "scores.csv", index=False)
+            if masks is not None:
+                size = {"height": masks.shape[1], "width": masks.shape[2], "names": "scores.csv"}
+                save_file({"masks": pack_masks(masks)}, folder / "masks.safetensors", {"usbench": json.dumps(size)})
         record = {"kind": kind, "identity": identity, "row": row, "facts": said, "versions": versions or {}}
         write_json(folder / "record.json", {**record, "files": digests_of(folder)})
     return scores
+
+
+def made_up_pack(path: Path, name: str, *, size: int = 64) -> Pack:
+    """A pack of the images that made-up scores are of: a dark disc each, every sixth normal."""
+    rng = np.random.default_rng(len(name))
+    items = []
+    for k in range(IMAGES):
+        mask = disc(size, k) & (k % 6 != 5)
+        speckle = rng.rayleigh(90, (size, size))
+        image = np.where(mask, 0.4 * speckle, speckle).clip(0, 255).astype(np.uint8)
+        items.append(Item(name=f"i{k}", image=image, mask=mask, label=0, patient=f"p{k % GROUPS}"))
+    said = {"source": "tests", "licence": "none", "citation": "none", "importer": "tests", "version": "1"}
+    write_pack(path, iter(items), size=size, classes=("lesion",), attributes={"dataset": name, **said}, generated=True)
+    return Pack(path)
+
+
+def disc(size: int, place: int, away: float = 0.0) -> np.ndarray:
+    """A disc of its own for each image; `away` of its radius beside its place."""
+    rows, columns = np.mgrid[:size, :size]
+    radius = size * (0.12 + 0.01 * (place % 9))
+    middle = size * (0.4 + 0.02 * (place % 7)) + away * radius
+    return (rows - middle) ** 2 + (columns - middle) ** 2 < radius**2
+
+
+def board(
+    store: Store, losses: Sequence[str], packs: Mapping[str, Pack], *, fractions: Sequence[float] = (20.0, 50.0, 100.0),
+    seeds: Sequence[int] = (0, 1, 2), **row_too: Any,
+) -> None:  # fmt: skip
+    """Every loss on every set under every label fraction, with masks; the first set is the one trained on."""
+    rng = np.random.default_rng(0)
+    first = next(iter(packs))
+    for place, (loss, (name, pack), fraction) in enumerate(itertools.product(losses, packs.items(), fractions)):
+        arena, shift = f"{fraction}/{name}", "in" if name == first else "out"
+        gain = 0.05 * float(rng.normal()) + (0.05 if shift == "in" else -0.15) + 0.1 * math.log10(fraction / 100)
+        away = np.stack([disc(pack.size, k, 0.3 + gain + 0.2 * (place % 3)) for k in range(IMAGES)])
+        for seed in seeds:
+            put(
+                store, loss, seed, 0.0, arena=arena, fraction=fraction, masks=away, test_data=name, shift=shift,
+                scores=made_up_scores(10 * place + seed, gain), train_data=first,
+                setting=f"{place:04x}{key_of({'of': [loss, arena]})[4:]}",
+                facts={"pack": pack.digest, "device_seconds": 50 + 10.0 * (place % 40)}, **row_too,
+            )  # fmt: skip

@@ -19,6 +19,7 @@ COMMANDS = {
     "suite": ("usbench.cli.suite:suite", "Many runs from one file: plan them, run them, see how far they are."),
     "show": ("usbench.cli.judge:show", "Show a run again: table, training, pictures."),
     "leaderboard": ("usbench.cli.judge:board", "All results of one or several stores as one table."),
+    "watch": ("usbench.cli.watch:watch", "The leaderboard of a running store as a page that follows it."),
     "compare": ("usbench.cli.judge:compare", "Two rows on the same images: their paired difference."),
     "verify": ("usbench.cli.judge:verify", "Make everything again that can be made again, and say what differs."),
     "export": ("usbench.cli.share:export", "Take a run's network home: weights, config and a model card."),

@@ -58,17 +58,22 @@ def _last_loss(folder: Path) -> str:
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write the table as CSV.")
 @click.option("--md", "md_path", type=click.Path(path_type=Path), help="Write what a reader looks at as Markdown.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page that needs no other file.")
+@click.option("--no-images", is_flag=True, help="No pictures on the page: outlines only, where images may not travel.")
 @click.option("--ranks", "ranks_path", type=click.Path(path_type=Path), help="Draw mean ranks over conditions (PNG).")
 @click.option("--explain", is_flag=True, help="Say what the columns mean and how empty masks count.")
 def board(
-    folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, ranks_path: Path | None, explain: bool
-) -> None:
+    folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, html_path: Path | None, no_images: bool,
+    ranks_path: Path | None, explain: bool,
+) -> None:  # fmt: skip
     """All results of one or several stores as one table."""
     from rich.console import Console
 
     console = Console()
     if explain:
         _explain(console)
+    if no_images and html_path is None:
+        raise UsbenchError("--no-images: of what? Name a page too, for example --html board.html.")
     if explain and not folders:
         return
     from usbench.api.stored import of_stores
@@ -81,6 +86,13 @@ def board(
         if path is not None:
             write(whole, path)
             console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
+    if html_path is not None:
+        from usbench.report.page import page_text, write_page
+        from usbench.runs.store import Store
+
+        stores = [Store(folder) for folder in dict.fromkeys(folders)]
+        write_page(html_path, page_text(result.cells, stores, result.missing, images=not no_images))
+        console.print(f"the page is {html_path}", highlight=False, soft_wrap=True, markup=False)
     if ranks_path is not None:
         _draw_ranks(result.cells, ranks_path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ HEAD = (
 def one_line(text: str) -> str:
     """Text on one line, without characters that a terminal would obey."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def visible(value: Any) -> str:
+    """Text on one line in which nothing is hidden: what does not show, or turns a line around, is written out."""
+    return "".join(c if c.isprintable() else f"⟨U+{ord(c):04X}⟩" for c in " ".join(str(value).split()))
 
 
 def inert(value: Any) -> Any:
@@ -49,15 +54,21 @@ def plain(value: Any) -> str:
 
 def markdown_text(table: pd.DataFrame) -> str:
     """The columns that a reader looks at, as a Markdown table; one for each metric, shift apart where it must be."""
-    parts = []
+    parts = [
+        f"### {plain(primary)}{f', {what}' if what else ''}\n\n{_table(some)}" for primary, what, some in blocks(table)
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def blocks(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The tables that readers look at: the metric, what sets the rows apart (mostly nothing), and the rows."""
     corrupted, seen = table["shift"].astype(str).str.contains(":"), table["shift"] == "out-transductive"
     kinds = {"": ~corrupted & ~seen, "images of the target were pretrained on": seen, "corrupted images": corrupted}
     for primary in dict.fromkeys(table.primary):
         for what, rows in kinds.items():
             some = table[rows & (table.primary == primary)]
             if len(some):
-                parts.append(f"### {plain(primary)}{f', {what}' if what else ''}\n\n{_table(some)}")
-    return "\n\n".join(parts) + "\n"
+                yield primary, what, some
 
 
 def _table(table: pd.DataFrame) -> str:
@@ -68,10 +79,10 @@ def _table(table: pd.DataFrame) -> str:
             _row(
                 [
                     *map(plain, texts), plain(row["shift"]), f"{row['label_fraction']:g} %", plain(row["primary"]),
-                    _interval(row, "score_mean", "score", ".3f"),
-                    _interval(row, "delta_vs_supervised", "delta_vs_supervised", "+.3f"), _number(row["p_holm"], ".3g"),
-                    _number(row["rank"], "g"), _number(row["mean_rank"], ".2f"),
-                    *(_number(row[k], "g") for k in ("seeds", "images", "groups")), plain(row["key"]),
+                    with_ends(row, "score_mean", "score", ".3f"),
+                    with_ends(row, "delta_vs_supervised", "delta_vs_supervised", "+.3f"), number(row["p_holm"], ".3g"),
+                    number(row["rank"], "g"), number(row["mean_rank"], ".2f"),
+                    *(number(row[k], "g") for k in ("seeds", "images", "groups")), plain(row["key"]),
                 ]
             )
         )  # fmt: skip
@@ -82,26 +93,29 @@ def _row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _number(value: Any, form: str) -> str:
+def number(value: Any, form: str) -> str:
+    """A number as tables show it; nothing where there is none."""
     return "" if value is None or math.isnan(value) else format(value, form)
 
 
-def _interval(row: Mapping[Any, Any], mean: str, ends: str, form: str) -> str:
-    numbers = [_number(row[name], form) for name in (mean, f"{ends}_low", f"{ends}_high")]
+def with_ends(row: Mapping[Any, Any], mean: str, ends: str, form: str) -> str:
+    """A mean with its interval; the mean alone where there is none."""
+    numbers = [number(row[name], form) for name in (mean, f"{ends}_low", f"{ends}_high")]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]" if all(numbers) else numbers[0]
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """The table as CSV, whole or not at all."""
-    _write("--csv", path, csv_text(table))
+    write_text("--csv", path, csv_text(table))
 
 
 def write_markdown(table: pd.DataFrame, path: Path) -> None:
     """The table as Markdown, whole or not at all."""
-    _write("--md", path, markdown_text(table))
+    write_text("--md", path, markdown_text(table))
 
 
-def _write(flag: str, path: Path, text: str) -> None:
+def write_text(flag: str, path: Path, text: str) -> None:
+    """A file that a flag names, whole or not at all."""
     if path.is_dir():
         raise UsbenchError(f"{flag} {path} is a folder: name a file.")
     temporary = path.with_name(f".{path.name}.tmp")

@@ -12,12 +12,10 @@ import numpy as np
 import pandas as pd
 
 from usbench.data.pack import Pack
-from usbench.data.place import stored_packs
-from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import unpack_masks
 from usbench.hooks import registry
 from usbench.report.results import SCORES, Result
-from usbench.report.summary import MASKS, packs_of
+from usbench.report.summary import MASKS, places_of
 from usbench.runs.store import Store
 
 
@@ -85,12 +83,7 @@ class Remaker:
 
     def _pack(self, digest: str) -> Pack | None:
         if self._places is None:
-            self._places = {}
-            for path in (*packs_of(self.store), *stored_packs()):
-                try:
-                    self._places.setdefault(Pack(path).digest, path)
-                except UsbenchError:
-                    continue
+            self._places = places_of([self.store])
         if digest not in self._packs:
             self._packs[digest] = Pack(self._places[digest]) if digest in self._places else None
             if (found := self._packs[digest]) is not None:

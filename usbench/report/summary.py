@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from usbench.data.pack import Pack
+from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
 from usbench.report.confusion import NAME as CONFUSION
@@ -59,6 +60,15 @@ def packs_of(store: Store) -> list[Path]:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             found |= dict.fromkeys(Path(p) for p in json.loads(path.read_text("utf-8"))["packs"].values())
     return list(found)
+
+
+def places_of(stores: Iterable[Store]) -> dict[str, Path]:
+    """Where packs lie, by their digest: those of the stores' runs, then those of the data home."""
+    found: dict[str, Path] = {}
+    for path in (*(path for store in stores for path in packs_of(store)), *stored_packs()):
+        with contextlib.suppress(UsbenchError):
+            found.setdefault(Pack(path).digest, path)
+    return found
 
 
 def run_name(plan: Plan) -> str:

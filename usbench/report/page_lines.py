@@ -1,0 +1,69 @@
+"""The methods of the page's figures: one line each, with the style and the place that it has in all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from usbench.report import chart
+from usbench.report.cells import Cell
+from usbench.report.files import visible
+from usbench.report.ranks import mean_rank_of
+from usbench.report.table import by_fraction
+
+COLOURS = 6  # methods in a colour of their own; more are not told apart
+
+
+@dataclass
+class Method:
+    """A line's name, its cells, and how it is drawn."""
+
+    name: str
+    place: int
+    style: str
+    cells: list[Cell]
+
+    @property
+    def mark(self) -> Markup:
+        """How it looks in a legend."""
+        return chart.mark(self.style)
+
+
+def methods_of(every: Sequence[Cell]) -> dict[str, Method]:
+    """Lines by the names that the terminal's table gives them, baselines first, then the best.
+
+    Baselines are grey. The best by mean rank have colours; where nothing is ranked, the first do. The rest is thin.
+    """
+    cells: dict[str, list[Cell]] = {}
+    for lines in by_fraction(every).values():
+        for name, sides in lines.items():
+            cells.setdefault(name, []).extend(cell for side in sides.values() for cell in side)
+    ranks = mean_rank_of(every)
+
+    def order(name: str) -> tuple[int, float]:
+        kind = cells[name][0].row["baseline"]
+        known = [ranks[id(cell)] for cell in cells[name] if id(cell) in ranks]
+        return (0 if kind == "plain" else 1 if kind else 2), min(known, default=math.inf)
+
+    found: dict[str, Method] = {}
+    used = 0
+    for place, name in enumerate(sorted(cells, key=order)):
+        kind = {"plain": "base", "long": "long"}.get(cells[name][0].row["baseline"], "")
+        alike = kind and any(method.style == kind for method in found.values())
+        used += not kind
+        style = ("more" if alike else kind) if kind else f"s{used}" if used <= COLOURS else "more"
+        found[name] = Method(visible(name), place, style, cells[name])
+    return found
+
+
+def legend(methods: Iterable[Method]) -> list[Method]:
+    """Those that a legend names: the thin ones can be picked from a list."""
+    return [method for method in methods if method.style != "more"]
+
+
+def holder_of(cell: Cell, methods: Mapping[str, Method]) -> Method | None:
+    """The method that holds the same cell, where other lines beside it gave it another name."""
+    return next((method for method in methods.values() if any(c is cell for c in method.cells)), None)
