@@ -29,13 +29,7 @@ def command_of(spec: Mapping[str, Any]) -> str:
         if [spec["data"], spec["ood"]] == [usual["data"], usual["ood"]]:
             default = usual
         words += _flags(spec, default, data=default is not usual)
-    except (
-        UsbenchError,
-        ValidationError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # a spec of other settings than are known here
+    except (UsbenchError, ValueError, KeyError, TypeError, AttributeError):  # of settings that are not known here
         return ""
     return shlex.join(words)
 
