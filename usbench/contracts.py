@@ -349,6 +349,10 @@ class Protocol:
         """(N, size, size) bool: the predicted masks at the pack's size; without `masks`, (N, …) numbers."""
         raise NotImplementedError(f"{type(self).__name__} must write predict(output, size)")
 
+    def probability(self, output: Tensor, size: int) -> Tensor | None:
+        """(N, size, size) how likely each pixel is of the mask, for the calibration error; None where nobody knows."""
+        return None
+
     def score(self, predicted: np.ndarray, truth: np.ndarray, spacing: float) -> dict[str, float]:
         """The metrics of one mask; `spacing` is how many native pixels a mask pixel is."""
         raise NotImplementedError(f"{type(self).__name__} must write score(predicted, truth, spacing)")

@@ -37,8 +37,14 @@ class Segment(Protocol):
 
     def predict(self, output: Tensor, size: int) -> Tensor:
         """Logits brought to the pack's size, then cut at one half."""
-        full = functional.interpolate(output.float(), size=(size, size), mode="bilinear", align_corners=False)
-        return full[:, 0] > 0
+        return self._logits(output, size) > 0
+
+    def probability(self, output: Tensor, size: int) -> Tensor:
+        """The same logits as probabilities."""
+        return self._logits(output, size).sigmoid()
+
+    def _logits(self, output: Tensor, size: int) -> Tensor:
+        return functional.interpolate(output.float(), size=(size, size), mode="bilinear", align_corners=False)[:, 0]
 
     def score(self, predicted: np.ndarray, truth: np.ndarray, spacing: float) -> dict[str, float]:
         """All metrics of one image, distances in native pixels."""

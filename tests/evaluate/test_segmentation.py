@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from usbench.evaluate.segmentation import EMPTY_MASK_CONVENTION, METRICS, pack_masks, score_mask, unpack_masks
+from usbench.evaluate.segmentation import (
+    EMPTY_MASK_CONVENTION,
+    METRICS,
+    calibration_error,
+    pack_masks,
+    score_mask,
+    unpack_masks,
+)
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, int], share: float, smoothness: float) -> np.ndarray:
@@ -183,3 +190,17 @@ def test_bits_of_another_size_are_refused():
 def test_scoring_does_not_import_torch():
     code = "import sys, usbench.evaluate.segmentation, usbench.evaluate.statistics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_calibration_error_is_that_of_a_loop_over_the_bins() -> None:
+    rng = np.random.default_rng(0)
+    probability, truth = rng.random((40, 50)), rng.random((40, 50)) < 0.3
+    probability[0, :2] = 0.0, 1.0
+    inside = rng.random((40, 50)) < 0.8
+    pairs = list(zip(probability[inside], truth[inside], strict=True))
+    expected = 0.0
+    for place in range(10):
+        some = [(p, t) for p, t in pairs if place / 10 <= p < (place + 1) / 10 or (place == 9 and p == 1)]
+        expected += abs(sum(p for p, _ in some) - sum(t for _, t in some)) / len(pairs)
+    assert calibration_error(probability, truth, inside) == pytest.approx(expected)
+    assert calibration_error(truth.astype(float), truth, inside) == 0

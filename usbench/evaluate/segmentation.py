@@ -9,6 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
 METRICS = ("dice", "iou", "hd95", "assd", "surface_dice", "precision", "recall")
+CALIBRATION, BINS = "calibration_error", 10
 
 _NAN = float("nan")
 
@@ -68,6 +69,17 @@ def score_mask(
         "recall": hits / area_truth,
         **areas,
     }
+
+
+def calibration_error(probability: np.ndarray, truth: np.ndarray, inside: np.ndarray) -> float:
+    """The expected calibration error of an image: |mean probability − share of lesion| over bins of its pixels.
+
+    The pixels `inside` fall into ten equal bins of probability, and a bin weighs as many pixels as it holds.
+    """
+    found = probability[inside].astype(np.float64)
+    place = np.minimum((found * BINS).astype(np.int64), BINS - 1)
+    expected, seen = (np.bincount(place, weights, BINS) for weights in (found, truth[inside].astype(np.float64)))
+    return float(np.abs(expected - seen).sum() / len(found)) if len(found) else _NAN
 
 
 def pack_masks(masks: np.ndarray) -> np.ndarray:

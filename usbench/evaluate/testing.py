@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
+from usbench.data.pack import Pack
+from usbench.evaluate.segmentation import CALIBRATION, calibration_error
 from usbench.train import checkpoint
 from usbench.train.finetune import EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
@@ -23,8 +26,34 @@ def examine(
     model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """The scores of every image of a test set, and the predicted masks of a protocol that makes some."""
-    (pack, _), *_ = feed.parts
-    return scored(protocol, predict(model, protocol, feed, pack.size, compute), feed)
+    (pack, indices), *_ = feed.parts
+    errors: list[float] = []
+
+    def look(rows: np.ndarray, output: Tensor) -> None:
+        probability = protocol.probability(output, pack.size) if protocol.masks else None
+        if probability is not None:
+            errors.extend(_calibration(pack, indices[rows], probability.float().cpu().numpy()))
+
+    scores, masks = scored(protocol, predict(model, protocol, feed, pack.size, compute, look), feed)
+    return (scores.assign(**{CALIBRATION: errors}) if errors else scores), masks
+
+
+def _calibration(pack: Pack, rows: np.ndarray, probability: np.ndarray) -> Iterator[float]:
+    """The calibration error of each image, over the pixels that an examiner saw."""
+    truth, sector = pack.plane("mask", rows), pack.plane("sector", rows)
+    for one, true, seen, known in zip(
+        probability, truth, sector, pack.table.iloc[rows].to_dict("records"), strict=True
+    ):
+        inside = native_extent(known)
+        yield calibration_error(one[inside], true[inside], seen[inside])
+
+
+def native_extent(known: Mapping[Hashable, Any]) -> tuple[slice, slice]:
+    """Where an image lies in its letter box."""
+    top, left = known["offset_y"], known["offset_x"]
+    height = max(1, round(known["native_height"] * known["scale"]))
+    width = max(1, round(known["native_width"] * known["scale"]))
+    return np.s_[top : top + height, left : left + width]
 
 
 def scored(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> tuple[pd.DataFrame, np.ndarray | None]:
@@ -85,8 +114,18 @@ def best_on_test(protocol: Protocol, feed: Feed, folder: Path) -> tuple[int, pd.
     return step, found[step]
 
 
-def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
-    """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts."""
+def predict(
+    model: nn.Module,
+    protocol: Protocol,
+    feed: Feed,
+    pack_size: int,
+    compute: Compute,
+    look: Callable[[np.ndarray, Tensor], None] = lambda rows, output: None,
+) -> np.ndarray:
+    """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts.
+
+    `look` is shown what the network says of each batch of rows.
+    """
     model.eval()
     masks: list[np.ndarray] = []
     with torch.inference_mode():
@@ -95,6 +134,7 @@ def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, co
             with compute.autocast():
                 output = model(plain_images(feed, rows, feed.size))
             masks.append(protocol.predict(output, pack_size).cpu().numpy())
+            look(rows, output)
     return np.concatenate(masks)
 
 
@@ -104,10 +144,7 @@ def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.Da
     truth = pack.plane("mask", indices)
     rows = []
     for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].to_dict("records"), strict=True):
-        top, left = known["offset_y"], known["offset_x"]
-        height = max(1, round(known["native_height"] * known["scale"]))
-        width = max(1, round(known["native_width"] * known["scale"]))
-        inside = np.s_[top : top + height, left : left + width]
+        inside = native_extent(known)
         rows.append(
             {
                 "name": known["name"], "group": known["group"], "label": known["label"],

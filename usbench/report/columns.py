@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from usbench.evaluate.segmentation import METRICS
+from usbench.evaluate.segmentation import CALIBRATION, METRICS
 
 DISTANCES = ("hd95", "assd")  # in native pixels; in mm too where a pixel's size is known
+OF = {CALIBRATION: ", each over ten bins of the probabilities of its pixels"}
 NOT_MEASURED = ("device_seconds", "peak_mib")  # differ between equal runs
 
 WHO = {
@@ -75,7 +76,7 @@ def columns(metrics: Iterable[str]) -> dict[str, str]:
     found = {**WHO, **_interval("score", "primary metric: mean over the images that count and over seeds")}
     found |= _interval("video_score", "primary metric: mean over videos, each the mean of its frames, and over seeds")
     for metric in every:
-        unit = ", in native pixels" if metric in DISTANCES else ""
+        unit = ", in native pixels" if metric in DISTANCES else OF.get(metric, "")
         found |= _interval(metric, f"{metric}: mean over the images that count and over seeds{unit}")
     for metric in DISTANCES:
         if metric in every:
@@ -83,4 +84,4 @@ def columns(metrics: Iterable[str]) -> dict[str, str]:
     return {**found, **OTHER}
 
 
-COLUMNS = columns(METRICS)  # of segmentation
+COLUMNS = columns((*METRICS, CALIBRATION))  # of segmentation

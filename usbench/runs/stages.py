@@ -206,7 +206,7 @@ class Stages:
 
         from usbench.data.feed import Feed
         from usbench.evaluate import shifts
-        from usbench.evaluate.segmentation import pack_masks
+        from usbench.evaluate.segmentation import CALIBRATION, pack_masks
         from usbench.evaluate.testing import best_on_test, examine
         from usbench.train import checkpoint
 
@@ -227,7 +227,7 @@ class Stages:
         seen = shifts.reader(corruption)
         feed = Feed([(pack, rows)], identity["size"], compute.device, read=seen, **wanted)
         scores, masks = examine(model, protocol, feed, compute)
-        metrics, beside = list(protocol.metrics), {}
+        metrics, beside = [*protocol.metrics, *(name for name in (CALIBRATION,) if name in scores)], {}
         # A corrupted image is none that the looks predicted.
         found = best_on_test(protocol, feed, trained) if protocol.keeps_choices and not corruption else None
         if found is not None:
