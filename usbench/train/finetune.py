@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,44 @@ def moving(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if id(value) not in frozen and name not in fixed}
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a fine-tune: each seeds, makes its batch and learns from it."""
+
+    model: nn.Module
+    protocol: Protocol
+    feed: Feed
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    compute: Compute
+    seed: int
+    size: int
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Do one; returns the loss."""
+        seed_globals(self.seed, "finetune", step)
+        return self.learn(self.batch_of(step))
+
+    def batch_of(self, step: int) -> Labelled:
+        """The batch of a step: the same for whoever asks, and however often."""
+        rows = order(self.feed.count, self.schedule.batch, step, self.seed, "finetune")
+        rng = generator(self.seed, "finetune", "views", step)
+        matrix = self.protocol.views(rng, len(rows))
+        if matrix is None:
+            matrix = flip_rotate(rng, len(rows), DEGREES)
+        return training_batch(self.feed, rows, matrix, self.size)
+
+    def learn(self, batch: Labelled) -> dict[str, Tensor]:
+        """The part that comes after the batch is made."""
+        with self.compute.autocast():
+            output = self.model(batch.images)
+        loss = self.protocol.objective(output.float(), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+
 def finetune(
     *,
     title: str,
@@ -148,21 +187,7 @@ def finetune(
     optimizer = adamw(schedule, [(network.encoder, schedule.encoder_factor), (model, 1.0)])
     training = Training(title, folder, schedule, {"model": model}, optimizer)
 
-    def do(step: int) -> dict[str, Tensor]:
-        seed_globals(seed, "finetune", step)
-        rows = order(feed.count, schedule.batch, step, seed, "finetune")
-        rng = generator(seed, "finetune", "views", step)
-        matrix = protocol.views(rng, len(rows))
-        if matrix is None:
-            matrix = flip_rotate(rng, len(rows), DEGREES)
-        batch = training_batch(feed, rows, matrix, size)
-        with compute.autocast():
-            output = model(batch.images)
-        loss = protocol.objective(output.float(), batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return {"loss": loss.detach()}
+    steps = Steps(model, protocol, feed, optimizer, schedule, compute, seed, size)
 
     def choose(done: int) -> None:
         every = max(1, schedule.steps // CHOICES)
@@ -178,7 +203,7 @@ def finetune(
             training.facts |= {"best": score, "best_step": done}
             training.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
-    training.run(do, watcher, choose)
+    training.run(steps, watcher, choose)
     facts = training.facts
     weights = training.kept or model.state_dict()
     cost = training.finish(weights)
