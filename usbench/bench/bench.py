@@ -115,7 +115,7 @@ def _numbers(line: Line) -> tuple[str, str, str, str, str]:
         return "–", "", "", "", asked
     low, high = line.samples.quartiles
     spread = f"{_short(low)} – {_short(high)}" if len(line.samples.values) > 1 else ""
-    ratio = f"{line.ratio_of} = {line.ratio.median:.3g}" if line.ratio else ""
+    ratio = f"{line.ratio.median:.3g} {line.ratio_of}" if line.ratio else ""
     return _short(line.samples.median), spread, line.unit, ratio, asked
 
 

@@ -58,7 +58,7 @@ def compare(setting: Setting, backbone: str, size: int, folder: Path) -> Iterato
         )
         yield Line(
             Case("epoch", size, backbone, setting.batch, precision), name, samples, ratio=ratio,
-            ratio_of=f"{name} / ours" if ratio else "", asked=asked, met=met,
+            ratio_of="times ours" if ratio else "", asked=asked, met=met,
             note=f"{note}; a step of an epoch of {batches}",
         )  # fmt: skip
 

@@ -42,7 +42,7 @@ class Line:
     samples: Samples | None = None  # None where it could not be measured, and the note says why
     unit: str = "ms"
     ratio: Samples | None = None
-    ratio_of: str = ""  # "a / b"
+    ratio_of: str = ""  # "bare / ours", "times ours"
     note: str = ""
     asked: str = ""
     met: bool | None = None

@@ -31,12 +31,12 @@ TIMES = 5  # that a command is started, or that every stage is done
 
 def measure(setting: Setting) -> Iterator[Line]:
     """Stages of one step, then commands."""
-    times = 2 if setting.quick else TIMES
+    times = 1 if setting.quick else TIMES
     with TemporaryDirectory() as folder:
         plan, config = one_step_run(setting), Path(folder) / "run.toml"
         config.write_text(config_text(plan.spec), "utf-8")
         yield from _stages(setting, plan, Path(folder), times)
-        again = ["run", "--config", str(config), "--out", str(Path(folder) / "0")]
+        again = ["run", "--config", str(config), "--out", str(Path(folder) / str(times))]
         yield from _commands(setting, {"usbench --help": ["--help"], "usbench run, cached": again}, times)
     yield from _first_step(setting, times)
 
@@ -88,7 +88,7 @@ def _stages(setting: Setting, plan: Plan, folder: Path, times: int) -> Iterator[
 
         phases.watch(usbench.data.feed.Feed, "__init__", "images")
         watch = _Watch(phases)
-        for turn in range(times + 1):
+        for turn in range(setting.quick, times + 1):
             if turn == 1:  # the first was to warm up
                 watch.found = {kind: [] for kind in STAGES}
             run_plan(plan, Store(folder / str(turn)).open(), known_to(setting), watch)
@@ -104,7 +104,7 @@ def _stages(setting: Setting, plan: Plan, folder: Path, times: int) -> Iterator[
 
 def _commands(setting: Setting, commands: dict[str, list[str]], times: int) -> Iterator[Line]:
     sides: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(times + 1):
+    for turn in range(setting.quick, times + 1):
         for name, words in commands.items():
             began = time.perf_counter()
             _done([sys.executable, "-m", "usbench", *_plugins(setting), *words])

@@ -52,7 +52,7 @@ def _bars(axis: Any, lines: list[Line]) -> None:
     colours = [OURS if line.side == "ours" else OTHER for line in lines]
     axis.barh(range(len(lines)), values, xerr=whiskers, color=colours, height=0.7, error_kw={"elinewidth": 0.8})
     for place, (line, value, (_, high)) in enumerate(zip(lines, values, spread, strict=True)):
-        ratio = f"   {line.ratio_of} = {line.ratio.median:.3g}" if line.ratio else ""
+        ratio = f"   ({line.ratio.median:.3g} {line.ratio_of})" if line.ratio else ""
         axis.annotate(f"{value:.3g}{ratio}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), [_name(line) for line in lines], fontsize=7)
     axis.margins(x=0.3)

@@ -40,4 +40,4 @@ def compare(setting: Setting, backbone: str, size: int, folder: Path) -> Iterato
     wide = setting.device == "cuda" or "amx_bf16" in cpu_flags()  # else bf16 is multiplied at little more than twice
     asked, met = against(setting, "precision, float32", ratio.median) if wide else ("", None)
     yield Line(case, auto, found[auto], note="what auto precision is here")
-    yield Line(case, "float32", found["float32"], ratio=ratio, ratio_of=f"float32 / {auto}", asked=asked, met=met)
+    yield Line(case, "float32", found["float32"], ratio=ratio, ratio_of=f"times {auto}", asked=asked, met=met)

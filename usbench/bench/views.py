@@ -67,7 +67,7 @@ def compare(setting: Setting, size: int) -> Iterator[Line]:
         ratio = samples.over(found[OURS]) if name != OURS else None
         asked, met = against(setting, f"views, {name}", ratio.median if ratio else 1.0)
         yield Line(
-            case, name, samples, ratio=ratio, ratio_of=f"{name} / ours" if ratio else "", asked=asked, met=met,
+            case, name, samples, ratio=ratio, ratio_of="times ours" if ratio else "", asked=asked, met=met,
             note=NOTES[name],
         )  # fmt: skip
     if missing:
