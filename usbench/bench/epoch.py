@@ -99,7 +99,7 @@ class Contrastive(nn.Module):
 
 def documented(setting: Setting, backbone: str, size: int, images: Path) -> Work:
     """The loop of lightly's SimCLR example."""
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
 
     network = network_of(setting, backbone, size)
     see_colours(network.encoder)
@@ -110,7 +110,7 @@ def documented(setting: Setting, backbone: str, size: int, images: Path) -> Work
 
 def equal(setting: Setting, backbone: str, size: int, images: Path) -> Work:
     """The same with one channel, our precision and our optimiser."""
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
 
     compute, network = compute_of(setting), network_of(setting, backbone, size)
     model = compute.place(Contrastive(network.encoder, network.dim))

@@ -27,7 +27,8 @@ def draw(bench: Bench, path: Path) -> None:
         len(heights), 1, figsize=(9, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
     )
     for axis, (title, lines) in zip(axes[:, 0], panels, strict=False):
-        axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        legend = 16 if lines[0].shares else 6  # points between the title and the bars
+        axis.set_title(title, loc="left", fontsize=9, fontweight="bold", pad=legend)
         (_stacked if lines[0].shares else _bars)(axis, lines)
         axis.invert_yaxis()
     if not panels:
@@ -41,7 +42,7 @@ def _panels(lines: list[Line]) -> list[tuple[str, list[Line]]]:
     found: dict[str, list[Line]] = {}
     for line in lines:
         found.setdefault(f"{line.case.what} ({line.unit})", []).append(line)
-    return list(found.items())
+    return list(found.items())  # in the order in which they were measured
 
 
 def _bars(axis: Any, lines: list[Line]) -> None:
@@ -55,8 +56,8 @@ def _bars(axis: Any, lines: list[Line]) -> None:
         ratio = f"   ({line.ratio.median:.3g} {line.ratio_of})" if line.ratio else ""
         axis.annotate(f"{value:.3g}{ratio}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), [_name(line) for line in lines], fontsize=7)
-    axis.margins(x=0.3)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.6 * max(high for _, high in spread))  # room for the text
+    axis.tick_params(axis="x", labelsize=7)
 
 
 def _stacked(axis: Any, lines: list[Line]) -> None:
@@ -73,8 +74,9 @@ def _stacked(axis: Any, lines: list[Line]) -> None:
         axis.annotate(text, (100, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), [_name(line) for line in lines], fontsize=7)
     axis.set_xlim(0, 118)
-    axis.set_xlabel("% of the time", fontsize=7)
-    axis.legend(fontsize=6, ncols=len(phases), loc="lower right", frameon=False, bbox_to_anchor=(1, 1))
+    axis.tick_params(axis="x", labelsize=7)
+    axis.set_xlabel("% of the time", fontsize=7, loc="left")
+    axis.legend(fontsize=7, ncols=len(phases), loc="lower left", frameon=False, bbox_to_anchor=(0, 1), borderpad=0)
 
 
 def _name(line: Line) -> str:

@@ -31,13 +31,13 @@ def ours(recipe: dict[str, Any], size: int) -> str:
 class Pictures(Dataset):
     """Grey PIL images that lie in memory, already at the size that the harness resamples from: nothing is decoded."""
 
-    def __init__(self, images: np.ndarray, transform: Callable[[Any], list[Tensor]]) -> None:
+    def __init__(self, images: np.ndarray, transform: Callable[[Any], Any]) -> None:
         self.images, self.transform = images, transform
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> list[Tensor]:
+    def __getitem__(self, index: int) -> Any:
         from PIL import Image
 
         return self.transform(Image.fromarray(self.images[index]))
@@ -45,7 +45,7 @@ class Pictures(Dataset):
 
 def lightly(setting: Setting, images: np.ndarray, size: int, batches: int) -> DataLoader:
     """lightly's transform on PIL images in a DataLoader with all cores as workers."""
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
 
     recipe = setting.recipe
     transform = SimCLRTransform(

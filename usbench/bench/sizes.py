@@ -61,7 +61,7 @@ def timed(setting: Setting, kind: str, backbone: str, size: int, batch: int) -> 
     device = torch.device(setting.device)
     with TemporaryDirectory() as folder, threads_pinned(setting.threads):
         make = pretraining if kind == "pretrain" else finetuning
-        subject = make(setting, backbone, size, Path(folder), **({"batch": batch} if kind == "pretrain" else {}))
+        subject = make(setting, backbone, size, Path(folder), batch=batch)
         subject.go_on(WARM_UP)
         rates = []
         for _ in range(setting.turns):

@@ -111,12 +111,14 @@ def pretraining(
     return Subject(training, pretrain.Steps(loss, batches, optimizer))
 
 
-def finetuning(setting: Setting, backbone: str, size: int, folder: Path, *, precision: str | None = None) -> Subject:
+def finetuning(
+    setting: Setting, backbone: str, size: int, folder: Path, *, batch: int = 0, precision: str | None = None
+) -> Subject:
     """A fine-tune of a network with random weights, as the protocol for masks has it."""
     compute = compute_of(setting, precision)
     protocol = mask_protocol(known_to(setting))
     network = network_of(setting, backbone, size)
-    schedule = Schedule(MANY, setting.tuned_batch, LEARNING_RATE, 1e-4, 0.1)
+    schedule = Schedule(MANY, batch or setting.tuned_batch, LEARNING_RATE, 1e-4, 0.1)
     model = compute.place(protocol.build().adapt(network))
     finetune.train_mode(model)
     feed = feed_of(setting, size, compute.device, masks=True)

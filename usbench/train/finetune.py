@@ -22,7 +22,7 @@ from usbench.data.feed import Feed, order
 from usbench.draws import generator, seed_globals
 from usbench.train import checkpoint
 from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw, peak_mib
-from usbench.views import flip_rotate, normalise, resample
+from usbench.views import flip_rotate, normalise, resample, to_device
 
 DEGREES = 15.0
 CHOICES = 10  # how often in a training inner validation is looked at
@@ -34,9 +34,8 @@ def training_batch(feed: Feed, rows: np.ndarray, matrix: np.ndarray, size: int) 
     """Images, and masks where the feed has them, through one affine each."""
     planes = [feed.take(plane, rows) for plane in (feed.images, feed.mask) if plane is not None]
     pixels = torch.cat(planes, 1).float().mul_(1 / 255)
-    theta = torch.from_numpy(matrix[:, :2].copy()).to(feed.device, non_blocking=True)
-    sampled = resample(pixels, theta, size)
-    label = feed.label[torch.from_numpy(rows).to(feed.label.device)]
+    sampled = resample(pixels, to_device(matrix[:, :2], feed.device), size)
+    label = feed.label[to_device(rows, feed.label.device)]
     return Labelled(normalise(sampled[:, :1]), sampled[:, 1:], label)
 
 
