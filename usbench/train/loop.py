@@ -172,7 +172,7 @@ class Training:
     ) -> None:
         """Do the steps that are missing; `after` is called when a step is done, with how many are."""
         began, last_save, start = time.perf_counter() - self.seconds, time.perf_counter(), self.step
-        clock, interval = time.perf_counter(), SAVE_SECONDS
+        clock, cost = time.perf_counter(), 0.0
         while self.step < self.schedule.steps:
             rate = self.schedule.rate(self.step)
             for group in self.optimizer.param_groups:
@@ -194,11 +194,11 @@ class Training:
                 self._check_finite()
                 self.save()
                 raise Interrupted(f"{self.title} is saved at step {self.step} of {self.schedule.steps}")
-            if (now := time.perf_counter()) - last_save > interval:
+            if (now := time.perf_counter()) - last_save > save_interval(cost):
                 self._check_finite()
                 self.save()
                 last_save = time.perf_counter()
-                interval = save_interval(last_save - now)
+                cost = last_save - now
 
     def _check_finite(self) -> None:
         # Asked once for all of them: each answer waits for the device.
