@@ -20,7 +20,7 @@ FLOORS = (
     {"train", "evaluate"},
     {"runs", "conformance"},
     {"report"},
-    {"share"},
+    {"share", "bench"},
     {"api"},
     {"cli"},
 )

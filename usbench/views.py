@@ -96,8 +96,8 @@ class Views(nn.Module):
                 if "affine" in values:
                     matrix = matrix @ values.pop("affine").astype(np.float32)
                     every = np.tile(np.array([-1, -1, 1, 1], np.float32), (len(every), 1))  # now inside the crop
-                params.append({key: _to(value, device) for key, value in values.items()})
-            drawn.append(Drawn(count, size, _to(np.ascontiguousarray(matrix[:, :2]), device), params))
+                params.append({key: to_device(value, device) for key, value in values.items()})
+            drawn.append(Drawn(count, size, to_device(np.ascontiguousarray(matrix[:, :2]), device), params))
         return drawn
 
     @torch.no_grad()
@@ -143,7 +143,8 @@ def _shown(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def _to(values: np.ndarray, device: torch.device) -> Tensor:
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """On the device, from pinned memory and without waiting; float64 becomes float32."""
     tensor = torch.from_numpy(np.ascontiguousarray(values.astype(np.float32) if values.dtype == np.float64 else values))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

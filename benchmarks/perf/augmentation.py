@@ -9,34 +9,40 @@
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from usbench.bench.timing import in_turns, threads_pinned
 from usbench.draws import generator
 from usbench.hooks import registry
 from usbench.spec import resolve_device
 from usbench.train.loop import keep_freed_memory
 from usbench.train.pretrain import Part, build_views
+from usbench.views import Views
 
 SECTOR = np.array([[-0.8, -1.0, 0.8, 0.9]], np.float32)
 
 
-def milliseconds(work: Callable[[int], object], device: torch.device, repeats: int) -> float:
-    """The median of the repeats, after two to warm up."""
-    taken = []
-    for repeat in range(repeats + 2):
-        began = time.perf_counter()
-        work(repeat)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[2:]) * 1e3
+def milliseconds(views: Views, size: int, batch: int, device: torch.device, repeats: int) -> tuple[float, float]:
+    """To draw, and to make the views: medians of the repeats, after two to warm up."""
+    boxes, side = SECTOR.repeat(batch, 0), round(1.25 * size)
+    images = torch.randint(0, 256, (batch, 1, side, side), dtype=torch.uint8, device=device)
+    sector = torch.ones_like(images) if views.wants_sector else None
+    drawn = views.draw(generator(0), boxes, device)
+
+    def draw() -> int:
+        views.draw(generator(0), boxes, device)
+        return 1
+
+    def make() -> int:
+        views(images, sector, drawn)
+        return 1
+
+    found = in_turns({"draw": draw, "views": make}, device, repeats, warm_up=2)
+    return found["draw"].median, found["views"].median
 
 
 def main() -> None:
@@ -50,7 +56,6 @@ def main() -> None:
     given = parser.parse_args()
 
     keep_freed_memory()
-    torch.set_num_threads(given.threads)
     device = torch.device(resolve_device("auto"))
     entries = list(registry().entries("augmentation"))
     table = Table(title=f"ms for 2 views of {given.batch} images, {device.type}, {given.threads} threads")
@@ -58,21 +63,14 @@ def main() -> None:
     for size in given.sizes:
         for part in ("draw", "views"):
             table.add_column(f"{part}, {size} px", justify="right")
-    boxes = SECTOR.repeat(given.batch, 0)
     for entry in entries:
         if given.names and entry.name not in given.names:
             continue
-        cells = []
+        cells: list[float] = []
         for size in given.sizes:
             views = build_views((Part(entry, dict(entry.options)),), size, (2, 0))
-            side = round(1.25 * size)
-            images = torch.randint(0, 256, (given.batch, 1, side, side), dtype=torch.uint8, device=device)
-            sector = torch.ones_like(images) if views.wants_sector else None
-            drawn = views.draw(generator(0), boxes, device)
-            cells.append(milliseconds(lambda i, v=views: v.draw(generator(i), boxes, device), device, given.repeats))
-            cells.append(
-                milliseconds(lambda i, v=views, x=images, s=sector, d=drawn: v(x, s, d), device, given.repeats)
-            )
+            with threads_pinned(given.threads):
+                cells += milliseconds(views, size, given.batch, device, given.repeats)
         table.add_row(entry.name, *(f"{cell:.1f}" for cell in cells))
     Console().print(table)
 

@@ -445,3 +445,11 @@ def test_the_inner_score_of_the_weights_is_the_one_that_was_reported(tmp_path: P
 def test_without_inner_validation_the_last_step_counts(tmp_path: Path, tiny_pack: Path) -> None:
     facts = run_finetune(tmp_path, tiny_pack, Quiet(), inner=False)
     assert facts["selection"] == "last" and facts["chosen_step"] == 12 and math.isnan(facts["dice_inner"])
+
+
+def test_checkpoints_take_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loop.save_interval(0.01) == loop.SAVE_SECONDS
+    assert loop.save_interval(1.0) == pytest.approx(1.0 / loop.SAVE_SHARE)
+    assert loop.save_interval(1e3) == loop.LONGEST * loop.SAVE_SECONDS  # so much work is lost at most
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    assert loop.save_interval(1.0) == 0

@@ -28,6 +28,7 @@ COMMANDS = {
     "data": ("usbench.cli.data:data", "Make and inspect packs of images."),
     "plugins": ("usbench.cli.plugins:plugins", "List, describe, check and begin plugins."),
     "preview": ("usbench.cli.preview:preview", "A contact sheet of what an augmentation does."),
+    "bench": ("usbench.cli.bench:bench", "How fast the harness is on this machine, beside others."),
     "doctor": ("usbench.cli.doctor:doctor", "Check this machine and this installation."),
     "completion": ("usbench.cli.complete:completion", "The script that lets a shell complete commands and names."),
 }

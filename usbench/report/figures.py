@@ -23,7 +23,7 @@ TRUTH, BASE, ROW = "#ffd400", "#00c8ff", "#ff4fa3"
 PALETTE = {"plain": "#6b7280", "long": "#b08968", "": "#d6246e"}
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -33,7 +33,7 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Write a picture whole or not at all, and let go of it."""
     temporary, form = path.with_name(f".{path.name}.tmp"), path.suffix.removeprefix(".").lower() or "png"
     try:
@@ -43,7 +43,7 @@ def _save(figure: Any, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-        _pyplot().close(figure)
+        pyplot().close(figure)
 
 
 def masks_of(folder: Path) -> np.ndarray:
@@ -56,7 +56,7 @@ def masks_of(folder: Path) -> np.ndarray:
 
 def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], path: Path) -> None:
     """Best, median and worst lesion image of each test set, at one fraction and the first seed."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(len(row), 3, figsize=(7.2, 2.65 * len(row)), squeeze=False)
     for line, (cell, other) in enumerate(zip(row, base, strict=True)):
         pack = packs[cell.row["test_data"]]
@@ -87,12 +87,12 @@ def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], 
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False)
     figure.suptitle(f"{row[0].row['label_fraction']:g} % of the labels", fontsize=10)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
     """Loss over steps of every training: pretraining on the left, fine-tuning on the right; seeds share a colour."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for axis, kind in zip(axes, ("pretrain", "finetune"), strict=True):
         trained = [(stage_id, title) for stage_id, title in stages if stage_id.startswith(kind)]
@@ -113,12 +113,12 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
         if lines:
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncol": 1 if len(lines) < 4 else 2}
             axis.legend(frameon=False, fontsize=7, **below)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def score_against_labels(every: Sequence[Cell], path: Path) -> None:
     """The mean score with its interval over the label fraction, in and out of distribution."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), sharey=True)
     for axis, side in zip(axes, ("in", "out"), strict=True):
         here = [c for c in every if c.row["shift"] == side]
@@ -141,7 +141,7 @@ def score_against_labels(every: Sequence[Cell], path: Path) -> None:
     axes[0].set_ylabel(f"mean {title_of(every[0].primary)}, 95 % interval")
     axes[0].legend(frameon=False)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def mean_ranks(families: Sequence[Family], path: Path) -> None:
@@ -149,7 +149,7 @@ def mean_ranks(families: Sequence[Family], path: Path) -> None:
 
     Conditions share patients, so the critical difference is a description, not a claim: intervals make those.
     """
-    plt = _pyplot()
+    plt = pyplot()
     heights = [1.3 + 0.24 * len(family.ranks) for family in families]
     shape = {"squeeze": False, "gridspec_kw": {"height_ratios": heights}}
     figure, axes = plt.subplots(len(families), 1, figsize=(8, sum(heights)), **shape)
@@ -168,7 +168,7 @@ def mean_ranks(families: Sequence[Family], path: Path) -> None:
         axis.set_xticks(range(1, len(ranks) + 1))
         axis.spines["left"].set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def cliques(ranks: np.ndarray, critical: float) -> list[tuple[float, float]]:
@@ -188,7 +188,7 @@ def _plain_text(text: str) -> str:
 
 def robustness(lines: Sequence[Line], path: Path) -> None:
     """Mean Dice with its interval over severity, 0 for clean images: a panel a corruption, a line a loss."""
-    plt = _pyplot()
+    plt = pyplot()
     shared = shared_severities(lines)
     columns = min(3, max(1, len(shared)))
     rows = max(1, -(-len(shared) // columns))
@@ -214,12 +214,12 @@ def robustness(lines: Sequence[Line], path: Path) -> None:
     figure.supylabel("mean Dice, 95 % interval", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncol=4, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / (2.3 * rows + 0.6)))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, path: Path, outlines: Any = None) -> None:
     """Grey tiles with captions in a grid; `outlines` holds a mask or None for each."""
-    plt = _pyplot()
+    plt = pyplot()
     rows = -(-len(tiles) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.68 * rows), squeeze=False)
     for place, axis in enumerate(axes.flat):
@@ -232,4 +232,4 @@ def contact_sheet(tiles: Sequence[tuple[np.ndarray, str]], columns: int, path: P
         if outlines is not None and outlines[place] is not None and outlines[place].any():
             axis.contour(outlines[place], [0.5], colors=TRUTH, linewidths=0.8)
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.15 / rows, 0.04, 0.12)
-    _save(figure, path)
+    save_figure(figure, path)

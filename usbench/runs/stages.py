@@ -20,7 +20,7 @@ from usbench.runs.store import Store
 
 
 @contextlib.contextmanager
-def _globals_kept() -> Iterator[None]:
+def globals_kept() -> Iterator[None]:
     """The caller's global random states are theirs: put them back after a stage."""
     import torch
 
@@ -67,7 +67,7 @@ class Stages:
         if identity["threads"]:
             torch.set_num_threads(max(1, identity["threads"] // identity.get("devices", 1)))
         kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}
-        with _globals_kept():
+        with globals_kept():
             return kinds[stage.kind](stage, folder, watcher)
 
     def _root(self, stage: Stage) -> dict[str, Any]:

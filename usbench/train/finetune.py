@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from usbench.data.feed import Feed, order
 from usbench.draws import generator, seed_globals
 from usbench.train import checkpoint
 from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw, peak_mib
-from usbench.views import flip_rotate, normalise, resample
+from usbench.views import flip_rotate, normalise, resample, to_device
 
 DEGREES = 15.0
 CHOICES = 10  # how often in a training inner validation is looked at
@@ -32,9 +33,8 @@ def training_batch(feed: Feed, rows: np.ndarray, matrix: np.ndarray, size: int) 
     """Images, and masks where the feed has them, through one affine each."""
     planes = [feed.take(plane, rows) for plane in (feed.images, feed.mask) if plane is not None]
     pixels = torch.cat(planes, 1).float().mul_(1 / 255)
-    theta = torch.from_numpy(matrix[:, :2].copy()).to(feed.device, non_blocking=True)
-    sampled = resample(pixels, theta, size)
-    label = feed.label[torch.from_numpy(rows).to(feed.label.device)]
+    sampled = resample(pixels, to_device(matrix[:, :2], feed.device), size)
+    label = feed.label[to_device(rows, feed.label.device)]
     return Labelled(normalise(sampled[:, :1]), sampled[:, 1:], label)
 
 
@@ -124,6 +124,44 @@ def moving(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if id(value) not in frozen and name not in fixed}
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a fine-tune: each seeds, makes its batch and learns from it."""
+
+    model: nn.Module
+    protocol: Protocol
+    feed: Feed
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    compute: Compute
+    seed: int
+    size: int
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Do one; returns the loss."""
+        seed_globals(self.seed, "finetune", step)
+        return self.learn(self.batch_of(step))
+
+    def batch_of(self, step: int) -> Labelled:
+        """The batch of a step: the same for whoever asks, and however often."""
+        rows = order(self.feed.count, self.schedule.batch, step, self.seed, "finetune")
+        rng = generator(self.seed, "finetune", "views", step)
+        matrix = self.protocol.views(rng, len(rows))
+        if matrix is None:
+            matrix = flip_rotate(rng, len(rows), DEGREES)
+        return training_batch(self.feed, rows, matrix, self.size)
+
+    def learn(self, batch: Labelled) -> dict[str, Tensor]:
+        """The part that comes after the batch is made."""
+        with self.compute.autocast():
+            output = self.model(batch.images)
+        loss = self.protocol.objective(output.float(), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+
 def finetune(
     *,
     title: str,
@@ -151,21 +189,7 @@ def finetune(
     optimizer = adamw(schedule, [(network.encoder, schedule.encoder_factor), (model, 1.0)])
     training = Training(title, folder, schedule, {"model": model}, optimizer)
 
-    def do(step: int) -> dict[str, Tensor]:
-        seed_globals(seed, "finetune", step)
-        rows = order(feed.count, schedule.batch, step, seed, "finetune")
-        rng = generator(seed, "finetune", "views", step)
-        matrix = protocol.views(rng, len(rows))
-        if matrix is None:
-            matrix = flip_rotate(rng, len(rows), DEGREES)
-        batch = training_batch(feed, rows, matrix, size)
-        with compute.autocast():
-            output = model(batch.images)
-        loss = protocol.objective(output.float(), batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return {"loss": loss.detach()}
+    steps = Steps(model, protocol, feed, optimizer, schedule, compute, seed, size)
 
     def choose(done: int) -> None:
         every = max(1, schedule.steps // CHOICES)
@@ -182,7 +206,7 @@ def finetune(
             training.facts |= {"best": score, "best_step": done}
             training.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
-    training.run(do, watcher, choose)
+    training.run(steps, watcher, choose)
     facts = training.facts
     weights = training.kept or model.state_dict()
     cost = training.finish(weights)

@@ -23,7 +23,9 @@ from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.train import checkpoint
 
 WINDOW = 10  # steps that one row of the curve averages
-SAVE_SECONDS = 15.0  # between checkpoints
+SAVE_SECONDS = 15.0  # between checkpoints, at least
+SAVE_SHARE = 0.02  # of a training's time that checkpoints may take, unless
+LONGEST = 20  # times as many seconds would lie between them
 STATE = "state.safetensors"
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's names for mallopt
 
@@ -38,6 +40,11 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_THRESHOLD, 1 << 30)
         library.mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def save_interval(seconds: float) -> float:
+    """The seconds from a checkpoint to the next, where writing one takes so long; a kill costs no more work."""
+    return min(max(SAVE_SECONDS, seconds / SAVE_SHARE), LONGEST * SAVE_SECONDS)
 
 
 class Watcher(Protocol):
@@ -165,7 +172,7 @@ class Training:
     ) -> None:
         """Do the steps that are missing; `after` is called when a step is done, with how many are."""
         began, last_save, start = time.perf_counter() - self.seconds, time.perf_counter(), self.step
-        clock = time.perf_counter()
+        clock, cost = time.perf_counter(), 0.0
         while self.step < self.schedule.steps:
             rate = self.schedule.rate(self.step)
             for group in self.optimizer.param_groups:
@@ -187,12 +194,16 @@ class Training:
                 self._check_finite()
                 self.save()
                 raise Interrupted(f"{self.title} is saved at step {self.step} of {self.schedule.steps}")
-            if time.perf_counter() - last_save > SAVE_SECONDS:
+            if (now := time.perf_counter()) - last_save > save_interval(cost):
                 self._check_finite()
                 self.save()
                 last_save = time.perf_counter()
+                cost = last_save - now
 
     def _check_finite(self) -> None:
+        # Asked once for all of them: each answer waits for the device.
+        if not self.pending or torch.isfinite(torch.stack(self.pending)).all():
+            return
         for back, values in enumerate(self.pending):
             if not torch.isfinite(values).all():
                 step = self.step - len(self.pending) + back

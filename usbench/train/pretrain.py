@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from usbench.contracts import Augmentation, Loss, Network
+from usbench.contracts import Augmentation, Batch, Loss, Network
 from usbench.data.feed import Batches, Feed
 from usbench.draws import seed_globals
 from usbench.errors import UsbenchError
@@ -62,6 +62,26 @@ def build_loss(part: Part, network: Network, schedule: Schedule, compute: Comput
     return loss.train()
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a pretraining: each seeds, makes its batch, learns from it and moves the teacher."""
+
+    loss: Loss
+    batches: Batches
+    optimizer: torch.optim.Optimizer
+
+    def __call__(self, step: int) -> dict[str, torch.Tensor]:
+        """Do one; returns the named parts of the loss."""
+        seed_globals(self.batches.seed, "pretrain", step)
+        return self.learn(self.batches(step))
+
+    def learn(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The part that comes after the batch is made."""
+        parts = self.loss.step(batch, self.optimizer)
+        self.loss.update_teacher(batch.progress)
+        return parts
+
+
 def pretrain(
     *,
     title: str,
@@ -93,15 +113,8 @@ def pretrain(
     optimizer = adamw(schedule, [(loss, 1.0)])
     training = Training(title, folder, schedule, {"loss": loss}, optimizer, writes=ranks is None or ranks.rank == 0)
 
-    def do(step: int) -> dict[str, torch.Tensor]:
-        seed_globals(seed, "pretrain", step)
-        batch = batches(step)
-        parts = loss.step(batch, optimizer)
-        loss.update_teacher(batch.progress)
-        return parts
-
     with ranks.sharing(loss) if ranks is not None else contextlib.nullcontext():
-        training.run(do, watcher)
+        training.run(Steps(loss, batches, optimizer), watcher)
     kept = network.encoder if loss.transfer == "encoder" else network
     prefix = "encoder." if loss.transfer == "encoder" else ""
     cost = training.finish({f"{prefix}{name}": value for name, value in kept.state_dict().items()})

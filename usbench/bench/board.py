@@ -1,0 +1,89 @@
+"""`board`: how fast the stages of a store were done, and what the first of them foretold of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from usbench.bench.lines import Case, Line
+from usbench.bench.setting import Setting
+from usbench.bench.timing import Samples
+from usbench.errors import UsbenchError
+from usbench.runs.store import Store
+
+SAMPLE = 4  # one stage in so many, the first to finish, is what the others are planned from
+KINDS = ("pretrain", "finetune", "evaluate")
+Record = dict[str, Any]
+Alike = tuple[Any, ...]
+
+
+def measure(setting: Setting) -> Iterator[Line]:
+    """Stages an hour, and seconds planned against seconds taken."""
+    if not setting.store:
+        yield Line(Case("board"), "stages", note="not measured: name a store of finished runs with --store")
+        return
+    store = Store(Path(setting.store)).check_schema()
+    records = [record for kind in KINDS for _, record in store.records(kind)]
+    if len(records) < SAMPLE:
+        raise UsbenchError(f"--store {setting.store} holds {len(records)} stages: at least {SAMPLE} are needed.")
+    records.sort(key=lambda record: str(record["finished"]))
+    ended = [datetime.fromisoformat(record["finished"]).timestamp() for record in records]
+    began = min(end - record["seconds"] for end, record in zip(ended, records, strict=True))
+    wall, busy = max(ended) - began, sum(record["seconds"] for record in records)
+    case, hours = Case("board"), max(wall, 1.0) / 3600  # a finish is known to the second
+    yield Line(
+        case, "stages", Samples((len(records) / hours,)), "an hour",
+        note=f"{len(records)} stages in {wall:.0f} s from the first to the last, {busy:.0f} s of work: "
+        f"{busy / max(wall, 1.0):.1f} at once, pauses between runs counted as time",
+    )  # fmt: skip
+    planned, taken, unknown = estimated(records)
+    if taken:
+        ratio = Samples((planned / taken,))
+        yield Line(
+            case, "planned", Samples((planned,)), "s", ratio=ratio, ratio_of="planned / taken",
+            note=f"what the first stages of each kind foretell of the others; {unknown} have none like them",
+        )  # fmt: skip
+        yield Line(case, "taken", Samples((taken,)), "s", note="by those others")
+
+
+def estimated(records: list[Record]) -> tuple[float, float, int]:
+    """Seconds planned and taken by all but the sample, and how many stages the sample says nothing of."""
+    planned = taken = 0.0
+    unknown = 0
+    for kind in KINDS:
+        some = [record for record in records if record["kind"] == kind]
+        count = -(-len(some) // SAMPLE)
+        rates = _rates(some[:count])
+        for record in some[count:]:
+            if (rate := next((rates[alike] for alike in _alike(record) if alike in rates), None)) is None:
+                unknown += 1
+                continue
+            planned += rate * _units(record)
+            taken += record["seconds"]
+    return planned, taken, unknown
+
+
+def _rates(sample: list[Record]) -> dict[Alike, float]:
+    """Seconds a unit of those that are alike, closely or less so."""
+    found: dict[Alike, list[float]] = {}
+    for record in sample:
+        for alike in _alike(record):
+            found.setdefault(alike, []).append(record["seconds"] / _units(record))
+    return {alike: median(seconds) for alike, seconds in found.items()}
+
+
+def _alike(record: Record) -> tuple[Alike, Alike]:
+    """What takes about as long: the same method on the same network, or only the same network."""
+    row, schedule = record["row"], record["identity"].get("schedule") or {}
+    network = (row["backbone"], row["size"], row["device"], row["precision"], schedule.get("batch", 0))
+    return (*network, row["loss"], row["aug"], row["protocol"]), network
+
+
+def _units(record: Record) -> int:
+    """Steps of a training, images of a test, or one for what has neither."""
+    if record["kind"] == "evaluate":
+        return max(1, record["facts"]["images"])
+    return max(1, (record["identity"].get("schedule") or {}).get("steps", 1))

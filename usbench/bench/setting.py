@@ -1,0 +1,78 @@
+"""What is measured: sizes, networks, batches, and how often. Needs no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+from usbench.errors import UsbenchError
+from usbench.spec import available_cores, resolve_device, resolve_precision, resolve_threads
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One bench, resolved."""
+
+    loss: str
+    aug: str
+    data: str
+    backbones: tuple[str, ...]
+    sizes: tuple[int, ...]
+    batch: int
+    tuned_batch: int
+    turns: int
+    steps: int
+    images: int
+    device: str
+    precision: str
+    threads: int
+    quick: bool
+    recipe: dict[str, Any]
+    asked: dict[str, dict[str, float]]
+    store: str = ""
+    folders: tuple[str, ...] = ()  # of loose plugins
+    chosen: frozenset[str] = frozenset()  # what the user gave
+
+    @property
+    def workers(self) -> int:
+        """Of a DataLoader: all cores."""
+        return available_cores()
+
+    def for_sizes(self) -> Setting:
+        """The same with the sizes and networks that `sizes` goes through, but for those that the user chose."""
+        if self.quick:
+            return self
+        wide = defaults()["sizes"]
+        return replace(
+            self,
+            backbones=self.backbones if "backbone" in self.chosen else tuple(wide["backbone"]),
+            sizes=self.sizes if "size" in self.chosen else tuple(wide["size"]),
+        )
+
+
+def defaults() -> dict[str, Any]:
+    """What stands in defaults.toml."""
+    return tomllib.loads(files("usbench.bench").joinpath("defaults.toml").read_text("utf-8"))
+
+
+def make_setting(given: dict[str, Any], *, quick: bool = False) -> Setting:
+    """A setting from what the user gave, over the defaults; None and nothing mean not given."""
+    known = defaults()
+    chosen = {name: value for name, value in given.items() if value not in (None, (), "")}
+    values = {**known["setting"], **(known["quick"] if quick else {}), **chosen}
+    for name, least in (("batch", 2), ("tuned_batch", 2), ("turns", 1), ("steps", 1), ("images", values["batch"])):
+        if values[name] < least:
+            raise UsbenchError(f"{name} is {values[name]}: at least {least}.")
+    if wrong := [size for size in values["size"] if not 32 <= size <= 1024]:
+        raise UsbenchError(f"--size {wrong[0]}: from 32 to 1024 pixels.")
+    device = resolve_device(values.get("device", "auto"))
+    return Setting(
+        loss=values["loss"], aug=values["aug"], data=values["data"], backbones=tuple(values["backbone"]),
+        sizes=tuple(values["size"]), batch=values["batch"], tuned_batch=values["tuned_batch"], turns=values["turns"],
+        steps=values["steps"], images=values["images"], device=device,
+        precision=resolve_precision(values.get("precision", "auto"), device),
+        threads=resolve_threads(values.get("threads", 0)), quick=quick, recipe=known["recipe"], asked=known["asked"],
+        store=str(values.get("store", "")), folders=tuple(values.get("folders", ())), chosen=frozenset(chosen),
+    )  # fmt: skip
