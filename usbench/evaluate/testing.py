@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import nn
 
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
+from usbench.data.pack import Pack
+from usbench.evaluate.segmentation import pack_masks
 from usbench.train import checkpoint
 from usbench.train.finetune import CHOICE, EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
@@ -19,14 +22,18 @@ from usbench.train.loop import Compute
 def examine(
     model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """The scores of every image of a test set, and the predicted masks of a protocol that makes some."""
+    """The scores of every image of a test set, and the predicted masks, as bits, of a protocol that makes some."""
     (pack, indices), *_ = feed.parts
-    predicted = predict(model, protocol, feed, pack.size, compute)
     if not protocol.masks:
-        return tabulate_images(protocol, predicted, feed), None
-    # No lesion is seen outside the insonified region, whatever the network says there.
-    masks = predicted & pack.plane("sector", indices)
-    return score_images(protocol, masks, feed), masks
+        return tabulate_images(protocol, predict(model, protocol, feed, pack.size, compute), feed), None
+    scores: list[pd.DataFrame] = []
+    bits: list[np.ndarray] = []
+    for rows, predicted in _predictions(model, protocol, feed, pack.size, compute):
+        # No lesion is seen outside the insonified region, whatever the network says there.
+        masks = predicted & pack.plane("sector", indices[rows])
+        scores.append(score_images(protocol, masks, pack, indices[rows]))
+        bits.append(pack_masks(masks))
+    return pd.concat(scores, ignore_index=True), np.concatenate(bits)
 
 
 def best_on_test(
@@ -47,35 +54,39 @@ def best_on_test(
 
 def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
     """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts."""
+    return np.concatenate([made for _, made in _predictions(model, protocol, feed, pack_size, compute)])
+
+
+def _predictions(
+    model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A batch of the feed's rows at a time, and what is predicted of them."""
     model.eval()
-    masks: list[np.ndarray] = []
-    with torch.inference_mode():
-        for start in range(0, feed.count, EVALUATION_BATCH):
-            rows = np.arange(start, min(start + EVALUATION_BATCH, feed.count))
-            with compute.autocast():
-                output = model(plain_images(feed, rows, feed.size))
-            masks.append(protocol.predict(output, pack_size).cpu().numpy())
-    return np.concatenate(masks)
+    for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, feed.images):
+        with torch.inference_mode(), compute.autocast():
+            output = model(plain_images(feed, rows, feed.size))
+        with torch.inference_mode():
+            made = protocol.predict(output, pack_size).cpu().numpy()
+        yield rows, made
 
 
-def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
+def score_images(protocol: Protocol, predicted: np.ndarray, pack: Pack, indices: np.ndarray) -> pd.DataFrame:
     """One row an image: who it is and its metrics. Padding is cut off before anything is measured."""
-    (pack, indices), *_ = feed.parts
     truth = pack.plane("mask", indices)
-    rows = []
+    found = []
     for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].to_dict("records"), strict=True):
         top, left = known["offset_y"], known["offset_x"]
         height = max(1, round(known["native_height"] * known["scale"]))
         width = max(1, round(known["native_width"] * known["scale"]))
         inside = np.s_[top : top + height, left : left + width]
-        rows.append(
+        found.append(
             {
                 "name": known["name"], "group": known["group"], "label": known["label"],
                 "lesion": bool(true.any()), "pixel_mm": known["pixel_mm"],
                 **protocol.score(mask[inside], true[inside], 1 / known["scale"]),
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(found)
 
 
 def tabulate_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
@@ -94,8 +105,8 @@ def encoder_features(network: Network, feed: Feed, compute: Compute, limit: int 
     network.eval()
     found: list[np.ndarray] = []
     with torch.inference_mode():
-        for start in range(0, len(rows), EVALUATION_BATCH):
+        for some in feed.in_turn(rows, EVALUATION_BATCH, feed.images):
             with compute.autocast():
-                maps = network.encoder(plain_images(feed, rows[start : start + EVALUATION_BATCH], feed.size))
+                maps = network.encoder(plain_images(feed, some, feed.size))
             found.append(pooled(maps).float().cpu().numpy())
     return np.concatenate(found)

@@ -199,7 +199,6 @@ class Stages:
 
         from usbench.data.feed import Feed
         from usbench.evaluate import shifts
-        from usbench.evaluate.segmentation import pack_masks
         from usbench.evaluate.testing import best_on_test, examine
         from usbench.train import checkpoint
 
@@ -215,10 +214,12 @@ class Stages:
         division = division_of(stage.places["division"])
         rows = rows_tested(pack, division, stage.places["which"])
         self._check_same([(pack, rows)], stage.identity["images"])
-        wanted = {"masks": division.wanted.mask, "classes": protocol.classes}
-        seen = shifts.reader(stage.identity.get("shift"))
-        feed = Feed([(pack, rows)], identity["size"], compute.device, read=seen, **wanted)
-        scores, masks = examine(model, protocol, feed, compute)
+        shift = stage.identity.get("shift")
+        feed = Feed(
+            [(pack, rows)], identity["size"], compute.device, classes=protocol.classes,
+            read=shifts.reader(shift) if shift else None,
+        )  # fmt: skip
+        scores, bits = examine(model, protocol, feed, compute)
         metrics, beside = list(protocol.metrics), {}
         if protocol.keeps_choices:
             beside["best_on_test_step"], best = best_on_test(model, protocol, feed, compute, trained)
@@ -226,10 +227,10 @@ class Stages:
             metrics.append(f"best_on_test_{protocol.primary}")
             scores[metrics[-1]] = best[protocol.primary]
         scores.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
-        if masks is not None:
+        if bits is not None:
             checkpoint.write(
                 folder / "masks.safetensors",
-                {"masks": torch.from_numpy(pack_masks(masks))},
+                {"masks": torch.from_numpy(bits)},
                 {"height": pack.size, "width": pack.size, "names": "scores.csv"},
             )
         kept = ("steps", "images_seen", "pixels_seen", "device_seconds", "peak_mib")
