@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -26,11 +27,14 @@ def room(device: torch.device) -> int:
 
 def _bytes(said: str) -> int:
     try:
-        return int(max(0.0, float(said)) * 2**20)
-    except (ValueError, OverflowError):
+        mib = float(said)
+    except ValueError:
+        mib = math.nan
+    if not 0 <= mib < math.inf:
         raise UsbenchError(
             f"{SETTING} is '{said}': give the MiB of images that may be held in memory, such as 4096, or unset it."
-        ) from None
+        )
+    return int(mib * 2**20)
 
 
 def free_memory() -> int:
