@@ -84,7 +84,12 @@ class Feed:
             found = self._shrunk("sector")
         else:
             found = (self.take(sector, rows).cpu() for rows in chunks(np.arange(self.count)))
-        return np.concatenate([sector_boxes(planes[:, 0].numpy().astype(np.bool_)) for planes in found])
+        # Small results kept between large buffers would keep the C library from using those again: it would grow.
+        boxes, start = np.empty((self.count, 4), np.float32), 0
+        for planes in found:
+            boxes[start : start + len(planes)] = sector_boxes(planes[:, 0].numpy().astype(np.bool_))
+            start += len(planes)
+        return boxes
 
     def _describe(self, unlabelled: Collection[Pack], named: Sequence[str]) -> None:
         """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not.

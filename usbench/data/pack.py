@@ -110,6 +110,12 @@ def _digest(file: h5py.File) -> str:
     return digest.hexdigest()[:32]
 
 
+def _text(data: h5py.Dataset) -> np.ndarray:
+    """The strings of a field; equal ones are one, since most images share a patient, a video, a device."""
+    one: dict[str, str] = {}
+    return np.array([one.setdefault(value, value) for value in data.asstr()[:]], object)
+
+
 def write_pack(
     path: Path,
     items: Iterable[Item],
@@ -267,7 +273,7 @@ class Pack:
         if self._offset is None:
             raise UsbenchError(f"{self.path} stores its images in chunks: make or import it again.")
         self.table = pd.DataFrame(
-            {k: file[k].asstr()[:] if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()}
+            {k: _text(file[k]) if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()}
         )
 
     @property
