@@ -302,8 +302,10 @@ class Pack:
         with h5py.File(self.path, "r", locking=False) as file:
             data = file[name]
             out = np.empty((len(indices), self.size, self.size), np.bool_)
-            for row, index in enumerate(indices):
-                data.read_direct(out, np.s_[int(index)], np.s_[row])
+            for run in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(indices) != 1) + 1):
+                if len(run):  # neighbours in one call, which costs more than what it reads
+                    first, row = int(indices[run[0]]), int(run[0])
+                    data.read_direct(out, np.s_[first : first + len(run)], np.s_[row : row + len(run)])
             return out
 
     def capabilities(self) -> set[str]:
