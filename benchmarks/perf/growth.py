@@ -4,7 +4,8 @@
 
 Each line is a pretraining in a process of its own, on a pack of phantom frames, each shifted and dimmed otherwise. At
 128 px the pack's own images are mapped, at 64 px a file of shrunk ones. `batch_ms` is feed and augmentation alone,
-`step_ms` a whole step; both are medians. `anon_mib` is the most anonymous memory the process had in any step (RssAnon
+`step_ms` a whole step; the same with `cpu` is time of the processor, which a busy machine disturbs less. All are medians.
+`anon_mib` is the most anonymous memory the process had in any step (RssAnon
 of /proc/self/status): all it holds but pages of files, which the system takes back when it wants them (`file_mib`, the
 pages of libraries and packs that were mapped at the end). `network_mib` is what it had before it opened the pack.
 """
@@ -103,21 +104,22 @@ def measure(path: Path, size: int, steps: int, batch: int) -> dict[str, float]:
         seed_globals(0, "pretrain", step)
         loss.step(batches(step), optimizer)
 
-    def timed(work: Callable[[int], object], first: int, last: int) -> float:
+    def timed(work: Callable[[int], object], first: int, last: int) -> tuple[float, float]:
         found = []
         for step in range(first, last):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             work(step)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            found.append(time.perf_counter() - start)
+            found.append((time.perf_counter() - start[0], time.process_time() - start[1]))
             most.append(resident("RssAnon"))
-        return statistics.median(found[3:]) * 1e3
+        wall, cpu = (statistics.median(of) * 1e3 for of in zip(*found[3:], strict=True))
+        return wall, cpu
 
     alone, whole = timed(batches, 1, steps), timed(train, steps, 2 * steps)
     return {
-        "open_s": opened, "batch_ms": alone, "step_ms": whole, "network_mib": network_mib, "anon_mib": max(most),
-        "file_mib": resident("RssFile"),
+        "open_s": opened, "batch_ms": alone[0], "batch_cpu_ms": alone[1], "step_ms": whole[0], "step_cpu_ms": whole[1],
+        "network_mib": network_mib, "anon_mib": max(most), "file_mib": resident("RssFile"),
     }  # fmt: skip
 
 

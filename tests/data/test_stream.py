@@ -17,6 +17,7 @@ from usbench.contracts import Batch, Clip, Image
 from usbench.data import feed as feed_module
 from usbench.data import planes, room
 from usbench.data.feed import Batches, Feed, order
+from usbench.data.known import _numbered
 from usbench.data.pack import Pack
 from usbench.data.stream import AHEAD, Streamed
 from usbench.errors import UsbenchError
@@ -213,12 +214,19 @@ def test_a_copy_that_cannot_be_written_is_said_in_a_sentence(
 def test_the_room_is_a_share_of_free_memory_or_what_the_user_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Callable[[str], None]
 ) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text("MemTotal: 2000 kB\nMemFree: 10 kB\nMemAvailable:   1000 kB\n")
-    monkeypatch.setattr(room, "MEMINFO", told)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 2000 kB\nMemFree: 10 kB\nMemAvailable:   1000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("4:cpu,memory:/job/step\n0::/job\n")
+    monkeypatch.setattr(room, "ROOT", tmp_path)
     monkeypatch.delenv(room.SETTING, raising=False)
     assert room.room(CPU) == 1000 * 1024 * room.HOST_SHARE
-    monkeypatch.setattr(room, "MEMINFO", tmp_path / "elsewhere")
+    for where, limit in (("job/memory.max", "max"), ("memory/job/memory.limit_in_bytes", str(400 * 1024))):
+        (tmp_path / "sys/fs/cgroup" / where).parent.mkdir(parents=True)
+        (tmp_path / "sys/fs/cgroup" / where).write_text(limit)
+    assert room.room(CPU) == 400 * 1024 * room.HOST_SHARE
+    (tmp_path / "sys/fs/cgroup/job/memory.max").write_text(str(300 * 1024))
+    assert room.room(CPU) == 300 * 1024 * room.HOST_SHARE
+    monkeypatch.setattr(room, "ROOT", tmp_path / "elsewhere")
     assert room.free_memory() > 2**20
     memory("1.5")
     assert room.room(CPU) == 3 * 2**19
@@ -270,4 +278,4 @@ def test_frames_are_numbered_as_by_a_loop_over_the_videos() -> None:
         if all(frame[row] < 0 for row in rows):
             for number, row in enumerate(rows):
                 expected[row] = number
-    assert np.array_equal(feed_module._numbered(frame, video), expected)
+    assert np.array_equal(_numbered(frame, video), expected)

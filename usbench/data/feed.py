@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from usbench.contracts import Batch, Clip, Image, Video
+from usbench.data.known import describe
 from usbench.data.pack import Pack
 from usbench.data.planes import chunks, mapped, read_plane, shrink, side_of
 from usbench.data.room import room
-from usbench.data.splits import class_names
 from usbench.data.stream import Read, Streamed
 from usbench.draws import generator
 from usbench.errors import UsbenchError
@@ -51,7 +51,9 @@ class Feed:
         self.images = self._plane("images", read)
         self.sector = self._plane("sector") if sectors else None
         self.mask = self._plane("mask") if masks else None
-        self._describe(unlabelled, classes)
+        known = describe(parts, unlabelled, classes)
+        self.label, self.tag = (torch.from_numpy(codes).to(device) for codes in (known.label, known.tag))
+        self.video, self.frame, self.time = known.video, known.frame, known.time
 
     def _plane(self, name: str, read: Callable[[Pack, np.ndarray], np.ndarray] | None = None) -> Plane:
         if self._thread is not None:
@@ -91,34 +93,6 @@ class Feed:
             start += len(planes)
         return boxes
 
-    def _describe(self, unlabelled: Collection[Pack], named: Sequence[str]) -> None:
-        """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not.
-
-        A video whose frames have no numbers gets them in the order of the pack. A time that is not known is the frame's
-        number over the frame rate.
-        """
-        classes = {name: code for code, name in enumerate(named)}
-        columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "fps", "tag")}
-        for pack, indices in self.parts:
-            table = pack.table.iloc[indices]
-            hidden = pack in unlabelled
-            codes = [classes.setdefault(name, len(classes)) for name in ([] if hidden else class_names(pack))]
-            known = np.full(len(table), -1) if hidden else table.label.to_numpy(np.int64)
-            columns["label"].append(np.array([*codes, -1], np.int64)[known])
-            columns["frame"].append(table.frame.to_numpy(np.int64))
-            columns["time"].append(table.time.to_numpy(np.float32))
-            columns["fps"].append(table.fps.to_numpy(np.float32))
-            columns["tag"].append(table.tag.to_numpy(str).astype(object))
-            videos = table.video.to_numpy(str).astype(object)
-            columns["video"].append(np.array([f"{pack.digest}/{v}" if v else "" for v in videos], dtype=object))
-        self.label = torch.from_numpy(np.concatenate(columns["label"])).to(self.device)
-        self.tag = torch.from_numpy(_codes(np.concatenate(columns["tag"]))).to(self.device)
-        self.video = _codes(np.concatenate(columns["video"]))
-        self.frame = _numbered(np.concatenate(columns["frame"]), self.video)
-        self.time, fps = np.concatenate(columns["time"]), np.concatenate(columns["fps"])
-        derived = np.isnan(self.time) & (self.frame >= 0) & (fps > 0)
-        self.time[derived] = self.frame[derived] / fps[derived]
-
     def take(self, plane: Plane, rows: np.ndarray) -> Tensor:
         """The rows of a plane, on the device."""
         if isinstance(plane, Streamed):
@@ -138,23 +112,6 @@ class Feed:
             if following is not None:
                 self.ahead(following, *planes)
             yield now
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    """Text → codes; the empty text is −1, unknown."""
-    names, codes = np.unique(values, return_inverse=True)
-    return codes.astype(np.int64) - 1 if len(names) and names[0] == "" else codes.astype(np.int64)
-
-
-def _numbered(frame: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """The frames' numbers; the frames of a video that has none count from 0 in the order of the pack."""
-    frame = frame.copy()
-    order = np.argsort(video, kind="stable")
-    order = order[video[order] >= 0]
-    for rows in np.split(order, np.flatnonzero(np.diff(video[order])) + 1):
-        if (frame[rows] < 0).all():
-            frame[rows] = np.arange(len(rows))
-    return frame
 
 
 def sector_boxes(sector: np.ndarray) -> np.ndarray:

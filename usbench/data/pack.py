@@ -272,9 +272,7 @@ class Pack:
         self._offset = file["images"].id.get_offset()
         if self._offset is None:
             raise UsbenchError(f"{self.path} stores its images in chunks: make or import it again.")
-        self.table = pd.DataFrame(
-            {k: _text(file[k]) if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()}
-        )
+        self.table = pd.DataFrame({k: _text(file[k]) if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()})
 
     @property
     def name(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from usbench.errors import UsbenchError
 SETTING = "USBENCH_FEED_MIB"
 DEVICE_SHARE = 0.5  # of a GPU's free memory; the network and its activations need the rest
 HOST_SHARE = 0.25  # of the free memory of this machine, which other stages may run on too
-MEMINFO = Path("/proc/meminfo")
+ROOT = Path("/")
 
 
 def room(device: torch.device) -> int:
@@ -38,9 +40,24 @@ def _bytes(said: str) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of this machine's memory that can be had without swapping; where that is not known, half of all."""
-    if MEMINFO.is_file():
-        for line in MEMINFO.read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """Bytes of memory that can be had without swapping, or half of all where that is not known; no more than a job or
+    a container may have."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
+    with suppress(OSError):
+        lines = (ROOT / "proc/meminfo").read_text("ascii").splitlines()
+        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")] or found
+    return min([*found, *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    """The limits of the control groups that this process is in, of either version, and of those around them."""
+    with suppress(OSError):
+        for line in (ROOT / "proc/self/cgroup").read_text("utf-8").splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            top, file = (Path("memory"), "memory.limit_in_bytes") if kinds else (Path(), "memory.max")
+            inner = top / path.strip("/")
+            for folder in (inner, *inner.parents):
+                with suppress(OSError, ValueError):  # not there, or "max"
+                    yield int((ROOT / "sys/fs/cgroup" / folder / file).read_text("ascii"))
