@@ -3,11 +3,13 @@
     python benchmarks/perf/growth.py -o growth.csv
 
 Each line is a pretraining in a process of its own, on a pack of phantom frames, each shifted and dimmed otherwise. At
-128 px the pack's own images are mapped, at 64 px a file of shrunk ones. `batch_ms` is feed and augmentation alone,
-`step_ms` a whole step; the same with `cpu` is time of the processor, which a busy machine disturbs less. All are medians.
-`anon_mib` is the most anonymous memory the process had in any step (RssAnon
-of /proc/self/status): all it holds but pages of files, which the system takes back when it wants them (`file_mib`, the
-pages of libraries and packs that were mapped at the end). `network_mib` is what it had before it opened the pack.
+128 px the pack's own images are mapped, at 64 px a file of shrunk ones. `open_s` is all before the first batch, with
+the writing of such files. `batch_ms` is feed and augmentation alone, `step_ms` a whole step, and `…_cpu_ms` the
+processor's time of the same, which a busy machine disturbs less; all are medians.
+
+`anon_mib` is the most anonymous memory that the process had after any step (RssAnon of /proc/self/status): all that it
+holds but pages of files, which the system takes back when it wants them. `file_mib` are those, of libraries and packs,
+at the end; `network_mib` is what it held before it opened the pack.
 """
 
 from __future__ import annotations
