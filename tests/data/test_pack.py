@@ -267,3 +267,12 @@ def test_a_pack_can_what_its_items_know(tmp_path: Path, given: dict[str, Any], c
 def test_one_frame_is_no_video(tmp_path: Path) -> None:
     pack = written(tmp_path / "p.h5", Item("a", image(), video="v"), Item("b", image(seed=1), video="w"))
     assert "video" not in pack.capabilities()
+
+
+@pytest.mark.parametrize("rows", [[], [3], [0, 1, 2], [5, 4, 3], [2, 3, 9, 9, 10, 0]], ids=str)
+def test_planes_come_in_the_order_asked_for(tiny_pack: Path, rows: list[int]) -> None:
+    pack = Pack(tiny_pack)
+    with h5py.File(tiny_pack) as file:
+        expected = [file["mask"][row] for row in rows]
+    found = pack.plane("mask", np.array(rows, np.int64))
+    assert found.shape == (len(rows), 64, 64) and all(map(np.array_equal, found, expected))

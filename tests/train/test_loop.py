@@ -17,6 +17,7 @@ from usbench_segment.protocol import Segment
 
 from usbench import Batch, Loss, Network, Out
 from usbench.contracts import Labelled
+from usbench.data import room
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack
 from usbench.errors import Interrupted, RunFailed
@@ -440,6 +441,17 @@ def test_the_inner_score_of_the_weights_is_the_one_that_was_reported(tmp_path: P
     built.load_state_dict(checkpoint.read(tmp_path / "weights.safetensors")[0])
     score = inner_score(CPU.place(built), Segment(), feed(tiny_pack, slice(12, 18), masks=True), SIZE, CPU)
     assert score == pytest.approx(facts["dice_inner"], abs=1e-6)
+
+
+def test_a_fine_tune_from_files_is_chosen_and_ends_as_one_from_memory(
+    tmp_path: Path, tiny_pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for mib in ("1000", "0"):
+        monkeypatch.setenv(room.SETTING, mib)
+        assert feed(tiny_pack, slice(0, 12), masks=True).streams == (mib == "0")
+        found.append((facts_but_cost(run_finetune(tmp_path / mib, tiny_pack, Quiet())), made(tmp_path / mib)))
+    assert found[0] == found[1] and found[0][0]["selection"] == "inner"
 
 
 def test_without_inner_validation_the_last_step_counts(tmp_path: Path, tiny_pack: Path) -> None:

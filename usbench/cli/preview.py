@@ -58,7 +58,8 @@ def preview(aug: str | None, shifts: str | None, data_name: str, size: int, seed
     rows = np.unique(np.linspace(0, pack.count - 1, 5).astype(np.int64))
     feed = Feed([(pack, rows)], size, torch.device("cpu"), sectors=views.wants_sector)
     drawn = views.draw(generator(seed, "preview"), feed.boxes, feed.device)
-    made, _, _ = views(feed.images, feed.sector, drawn)
+    planes = [None if plane is None else feed.take(plane, np.arange(len(rows))) for plane in (feed.images, feed.sector)]
+    made, _, _ = views(*planes, drawn)
     tiles = []
     for row, index in enumerate(rows):
         tiles.append((pack.images[index], str(pack.table.name[index])))

@@ -1,41 +1,35 @@
-"""The feed: a pack's images on the device as uint8, and batches by step, without workers or state."""
+"""The feed: packs' images on the device as uint8, or streamed where they do not fit, and batches by step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from usbench.contracts import Batch, Clip, Image, Video
+from usbench.data.known import describe
 from usbench.data.pack import Pack
-from usbench.data.splits import class_names
+from usbench.data.planes import chunks, mapped, read_plane, shrink, side_of
+from usbench.data.room import room
+from usbench.data.stream import Read, Streamed
 from usbench.draws import generator
 from usbench.errors import UsbenchError
 from usbench.views import Views
 
-HEADROOM = 1.25  # the device copy is at most this much larger than the run's size: see `shrink`
-SHARE_OF_FREE = 0.5  # of the device's free memory that a feed may take
-
-
-def side_of(size: int, pack_size: int) -> int:
-    """The side of the device copy of images of a pack's size, for a run of another size."""
-    return min(round(HEADROOM * size), pack_size)
-
-
-def shrink(planes: np.ndarray, side: int) -> Tensor:
-    """(n, H, W) uint8 → (n, 1, side, side) uint8: by area when smaller, since bilinear alone would alias."""
-    tensor = torch.from_numpy(np.ascontiguousarray(planes))[:, None]
-    if tensor.shape[-1] == side:
-        return tensor
-    mode = {"mode": "area"} if tensor.shape[-1] > side else {"mode": "bilinear", "align_corners": False}
-    return functional.interpolate(tensor.float(), size=(side, side), **mode).round_().clamp_(0, 255).to(torch.uint8)
+Plane = Tensor | Streamed  # of all images: held on the device, or gathered as they are taken
 
 
 class Feed:
-    """Images of one or several packs, with what is known about each, gathered by index."""
+    """Images of one or several packs, with what is known about each, gathered by index.
+
+    Where there is no room for them, batches are read from files as they are taken: the same bytes, and little memory.
+    """
 
     def __init__(
         self,
@@ -47,83 +41,77 @@ class Feed:
         sectors: bool = False,
         unlabelled: Collection[Pack] = (),  # packs whose labels are not to be known
         classes: Sequence[str] = (),  # the first of them is label 0, and so on; others follow as they come
-        read: Callable[[Pack, np.ndarray], np.ndarray] = lambda pack, rows: pack.images[rows],
+        read: Callable[[Pack, np.ndarray], np.ndarray] | None = None,  # instead of the images: what is shown of them
     ) -> None:
         self.parts, self.device, self.size = parts, device, size
         self.side = side_of(size, max(pack.size for pack, _ in parts))
         self.count = sum(len(indices) for _, indices in parts)
-        planes = 1 + masks + sectors
-        where = self._room(self.count * self.side**2 * planes)
-        self.images = self._load(read, where)
-        sector = self._load(lambda pack, rows: pack.plane("sector", rows).astype(np.uint8), torch.device("cpu"))
-        self.boxes = sector_boxes(sector[:, 0].numpy().astype(np.bool_))
-        self.sector = sector.to(where) if sectors else None
-        self.mask = self._load(lambda pack, rows: pack.plane("mask", rows) * np.uint8(255), where) if masks else None
-        self._describe(unlabelled, classes)
+        self.streams = self.count * self.side**2 * (1 + masks + sectors) > room(device)
+        self._thread = ThreadPoolExecutor(1, "feed") if self.streams else None
+        self.images = self._plane("images", read)
+        self.sector = self._plane("sector") if sectors else None
+        self.mask = self._plane("mask") if masks else None
+        known = describe(parts, unlabelled, classes)
+        self.label, self.tag = (torch.from_numpy(codes).to(device) for codes in (known.label, known.tag))
+        self.video, self.frame, self.time = known.video, known.frame, known.time
 
-    def _room(self, nbytes: int) -> torch.device:
-        if self.device.type == "cuda" and nbytes > SHARE_OF_FREE * torch.cuda.mem_get_info(self.device)[0]:
-            return torch.device("cpu")
-        return self.device
-
-    def _load(self, read: object, where: torch.device) -> Tensor:
-        assert callable(read)
-        out = torch.empty((self.count, 1, self.side, self.side), dtype=torch.uint8, device=where)
+    def _plane(self, name: str, read: Callable[[Pack, np.ndarray], np.ndarray] | None = None) -> Plane:
+        if self._thread is not None:
+            made = [(self._reader(pack, name, read), indices) for pack, indices in self.parts]
+            return Streamed(made, self.side, self.device, self._thread)
+        plane = torch.empty((self.count, 1, self.side, self.side), dtype=torch.uint8, device=self.device)
         start = 0
+        for chunk in self._shrunk(name, read):
+            plane[start : start + len(chunk)] = chunk.to(self.device)
+            start += len(chunk)
+        return plane
+
+    def _reader(self, pack: Pack, name: str, read: Callable[[Pack, np.ndarray], np.ndarray] | None) -> Read:
+        side = self.side
+        if read is not None:
+            return lambda rows: shrink(read(pack, rows), side)[:, 0].numpy()
+        return mapped(pack, name, side).__getitem__
+
+    def _shrunk(self, name: str, read: Callable[[Pack, np.ndarray], np.ndarray] | None = None) -> Iterator[Tensor]:
+        """A plane of all images, some at a time, on the host."""
         for pack, indices in self.parts:
-            for rows in np.array_split(indices, max(1, len(indices) // 256)):
-                out[start : start + len(rows)] = shrink(read(pack, rows), self.side).to(where)
-                start += len(rows)
-        return out
+            for rows in chunks(indices):
+                yield shrink(read_plane(pack, name, rows) if read is None else read(pack, rows), self.side)
 
-    def _describe(self, unlabelled: Collection[Pack], named: Sequence[str]) -> None:
-        """Labels, videos and tags as tensors. A class is the same in every pack; equal videos of two packs are not.
+    @functools.cached_property
+    def boxes(self) -> np.ndarray:
+        """(count, 4) where each image's sector lies: see `sector_boxes`. Read when they are first asked for."""
+        sector = self.sector
+        if sector is None:
+            found = self._shrunk("sector")
+        else:
+            found = (self.take(sector, rows).cpu() for rows in chunks(np.arange(self.count)))
+        # Small results kept between large buffers would keep the C library from using those again: it would grow.
+        boxes, start = np.empty((self.count, 4), np.float32), 0
+        for planes in found:
+            boxes[start : start + len(planes)] = sector_boxes(planes[:, 0].numpy().astype(np.bool_))
+            start += len(planes)
+        return boxes
 
-        A video whose frames have no numbers gets them in the order of the pack. A time that is not known is the frame's
-        number over the frame rate.
-        """
-        classes = {name: code for code, name in enumerate(named)}
-        columns: dict[str, list[np.ndarray]] = {k: [] for k in ("label", "video", "frame", "time", "fps", "tag")}
-        for pack, indices in self.parts:
-            table = pack.table.iloc[indices]
-            hidden = pack in unlabelled
-            codes = [classes.setdefault(name, len(classes)) for name in ([] if hidden else class_names(pack))]
-            known = np.full(len(table), -1) if hidden else table.label.to_numpy(np.int64)
-            columns["label"].append(np.array([*codes, -1], np.int64)[known])
-            columns["frame"].append(table.frame.to_numpy(np.int64))
-            columns["time"].append(table.time.to_numpy(np.float32))
-            columns["fps"].append(table.fps.to_numpy(np.float32))
-            columns["tag"].append(table.tag.to_numpy(str).astype(object))
-            videos = table.video.to_numpy(str).astype(object)
-            columns["video"].append(np.array([f"{pack.digest}/{v}" if v else "" for v in videos], dtype=object))
-        self.label = torch.from_numpy(np.concatenate(columns["label"])).to(self.device)
-        self.tag = torch.from_numpy(_codes(np.concatenate(columns["tag"]))).to(self.device)
-        self.video = _codes(np.concatenate(columns["video"]))
-        self.frame = _numbered(np.concatenate(columns["frame"]), self.video)
-        self.time, fps = np.concatenate(columns["time"]), np.concatenate(columns["fps"])
-        derived = np.isnan(self.time) & (self.frame >= 0) & (fps > 0)
-        self.time[derived] = self.frame[derived] / fps[derived]
-
-    def take(self, plane: Tensor, rows: np.ndarray) -> Tensor:
+    def take(self, plane: Plane, rows: np.ndarray) -> Tensor:
         """The rows of a plane, on the device."""
-        index = torch.from_numpy(rows)
-        return plane.index_select(0, index.to(plane.device)).to(self.device, non_blocking=True)
+        if isinstance(plane, Streamed):
+            return plane.take(rows)
+        return plane.index_select(0, torch.from_numpy(rows).to(self.device))
 
+    def ahead(self, rows: np.ndarray, *planes: Plane | None) -> None:
+        """Say which rows of which planes are taken next, so that those that are read from files are read meanwhile."""
+        for plane in planes:
+            if isinstance(plane, Streamed):
+                plane.ahead(rows)
 
-def _codes(values: np.ndarray) -> np.ndarray:
-    """Text → codes; the empty text is −1, unknown."""
-    names, codes = np.unique(values, return_inverse=True)
-    return codes.astype(np.int64) - 1 if len(names) and names[0] == "" else codes.astype(np.int64)
-
-
-def _numbered(frame: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """The frames' numbers; the frames of a video that has none count from 0 in the order of the pack."""
-    frame = frame.copy()
-    for code in np.unique(video[(frame < 0) & (video >= 0)]):
-        rows = np.flatnonzero(video == code)
-        if (frame[rows] < 0).all():
-            frame[rows] = np.arange(len(rows))
-    return frame
+    def in_turn(self, rows: np.ndarray, batch: int, *planes: Plane | None) -> Iterator[np.ndarray]:
+        """The rows, a batch at a time, for somebody who takes of these planes."""
+        every = list(chunks(rows, batch))
+        for now, following in zip_longest(every, every[1:]):
+            if following is not None:
+                self.ahead(following, *planes)
+            yield now
 
 
 def sector_boxes(sector: np.ndarray) -> np.ndarray:
@@ -145,8 +133,31 @@ def order(count: int, batch: int, step: int, *labels: int | str) -> np.ndarray:
     rows = np.empty(batch, np.int64)
     for lap in range(places[0] // count, places[-1] // count + 1):
         here = places // count == lap
-        rows[here] = generator(*labels, "order", int(lap)).permutation(count)[places[here] % count]
+        rows[here] = _lap(count, int(lap), *labels)[places[here] % count]
     return rows
+
+
+@functools.lru_cache(4)
+def _lap(count: int, lap: int, *labels: int | str) -> np.ndarray:
+    """One of the permutations; kept, since it takes the longer the more images there are, and many steps share it."""
+    drawn = generator(*labels, "order", lap).permutation(count)
+    drawn.flags.writeable = False
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a step begins with: its items and their frames, and the generator from which the frames were drawn."""
+
+    step: int
+    items: np.ndarray
+    frames: np.ndarray  # (N, roles)
+    rng: np.random.Generator
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Role-major."""
+        return self.frames.T.reshape(-1)
 
 
 class Batches:
@@ -161,6 +172,7 @@ class Batches:
             self.rows = self._clips(item)
             self.clips = [Video(i, feed.frame[rows], feed.time[rows]) for i, rows in enumerate(self.rows)]
         self.items = len(self.clips) or feed.count
+        self._next: _Plan | None = None  # whose rows are gathered meanwhile
 
     def _clips(self, item: Clip) -> list[np.ndarray]:
         """The rows of each video that is long enough, in order of time; then, where they are wanted, the stills."""
@@ -197,17 +209,24 @@ class Batches:
             drawn[row] = self.rows[item][places]
         return drawn
 
+    def _plan(self, step: int) -> _Plan:
+        rng = generator(self.seed, "pretrain", "views", step)
+        items = order(self.items, self.batch // len(self.item.roles), step, self.seed, "pretrain")
+        return _Plan(step, items, self.frames(items, step, rng), rng)
+
     def __call__(self, step: int) -> Batch:
         """The batch of a step: the same for whoever asks, and however often."""
         feed = self.feed
-        rng = generator(self.seed, "pretrain", "views", step)
-        k = len(self.item.roles)
-        items = order(self.items, self.batch // k, step, self.seed, "pretrain")
-        frames = self.frames(items, step, rng)
-        flat = frames.T.reshape(-1)  # role-major
-        drawn = self.views.draw(rng, feed.boxes[flat], feed.device)
-        images = feed.take(feed.images, flat)
-        sector = feed.take(feed.sector, flat) if feed.sector is not None else None
+        plan, self._next = self._next, None
+        if plan is None or plan.step != step:
+            plan = self._plan(step)
+        items, frames, rows, k = plan.items, plan.frames, plan.rows, len(self.item.roles)
+        images = feed.take(feed.images, rows)
+        sector = feed.take(feed.sector, rows) if feed.sector is not None else None
+        if feed.streams and step + 1 < self.total:
+            self._next = self._plan(step + 1)
+            feed.ahead(self._next.rows, feed.images, feed.sector)
+        drawn = self.views.draw(plan.rng, feed.boxes[rows], feed.device)
         views, geometry, sectors = self.views(images, sector, drawn)
         if k > 1:  # (view, role · n) → role-major views of n items each
             views, geometry, sectors = (_by_role(x, k) for x in (views, geometry, sectors))

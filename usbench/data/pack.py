@@ -110,6 +110,12 @@ def _digest(file: h5py.File) -> str:
     return digest.hexdigest()[:32]
 
 
+def _text(data: h5py.Dataset) -> np.ndarray:
+    """The strings of a field; equal ones are one, since most images share a patient, a video, a device."""
+    one: dict[str, str] = {}
+    return np.array([one.setdefault(value, value) for value in data.asstr()[:]], object)
+
+
 def write_pack(
     path: Path,
     items: Iterable[Item],
@@ -266,9 +272,7 @@ class Pack:
         self._offset = file["images"].id.get_offset()
         if self._offset is None:
             raise UsbenchError(f"{self.path} stores its images in chunks: make or import it again.")
-        self.table = pd.DataFrame(
-            {k: file[k].asstr()[:] if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()}
-        )
+        self.table = pd.DataFrame({k: _text(file[k]) if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()})
 
     @property
     def name(self) -> str:
@@ -296,8 +300,10 @@ class Pack:
         with h5py.File(self.path, "r", locking=False) as file:
             data = file[name]
             out = np.empty((len(indices), self.size, self.size), np.bool_)
-            for row, index in enumerate(indices):
-                data.read_direct(out, np.s_[int(index)], np.s_[row])
+            for run in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(indices) != 1) + 1):
+                if len(run):  # neighbours in one call, which costs more than what it reads
+                    first, row = int(indices[run[0]]), int(run[0])
+                    data.read_direct(out, np.s_[first : first + len(run)], np.s_[row : row + len(run)])
             return out
 
     def capabilities(self) -> set[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 from torch.nn import functional
 
 from usbench.contracts import Network, pooled
 from usbench.data.feed import Feed
-from usbench.train.finetune import clean_statistics, deepest_maps
+from usbench.train.finetune import EVALUATION_BATCH, clean_statistics, deepest_maps
 from usbench.train.loop import Compute
 
 __all__ = [
@@ -37,9 +41,8 @@ def cell_features(network: Network, feed: Feed, compute: Compute) -> np.ndarray:
 
 def cell_lesions(feed: Feed) -> np.ndarray:
     """(images, cells) whether more than half of a cell is lesion."""
-    assert feed.mask is not None
-    share = functional.interpolate(feed.mask.float().cpu() / 255, size=(SIDE, SIDE), mode="area")
-    return (share.flatten(1) > 0.5).numpy()
+    cells = [functional.interpolate(lesion / 255, size=(SIDE, SIDE), mode="area") for lesion in _lesions(feed)]
+    return (torch.cat(cells).flatten(1) > 0.5).numpy()
 
 
 def linear_model(features: np.ndarray, target: np.ndarray) -> Pipeline:
@@ -63,8 +66,15 @@ def image_features(network: Network, feed: Feed, compute: Compute) -> np.ndarray
 
 def lesion_share(feed: Feed) -> np.ndarray:
     """(images,) the share of each image that is lesion."""
-    assert feed.mask is not None
-    return (feed.mask.float().mean((1, 2, 3)) / 255).cpu().numpy()
+    return torch.cat([lesion.mean((1, 2, 3)) / 255 for lesion in _lesions(feed)]).numpy()
+
+
+def _lesions(feed: Feed) -> Iterator[Tensor]:
+    """(n, 1, side, side) from 0 to 255, of all images, a batch at a time, on the host."""
+    mask = feed.mask
+    assert mask is not None
+    for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, mask):
+        yield feed.take(mask, rows).cpu().float()
 
 
 def area_model(features: np.ndarray, share: np.ndarray) -> Pipeline:

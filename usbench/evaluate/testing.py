@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack
-from usbench.evaluate.segmentation import CALIBRATION, calibration_error
+from usbench.evaluate.segmentation import CALIBRATION, calibration_error, pack_masks
 from usbench.train import checkpoint
 from usbench.train.finetune import EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
@@ -22,29 +22,45 @@ from usbench.train.loop import Compute
 CHOICE = "choice-"
 
 
+@torch.inference_mode()
 def examine(
     model: nn.Module, protocol: Protocol, feed: Feed, compute: Compute
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """The scores of every image of a test set, and the predicted masks of a protocol that makes some."""
+    """The scores of every image of a test set, and the predicted masks, as bits, of a protocol that makes some."""
     (pack, indices), *_ = feed.parts
-    errors: list[float] = []
-
-    def look(rows: np.ndarray, output: Tensor) -> None:
-        probability = protocol.probability(output, pack.size) if protocol.masks else None
+    if not protocol.masks:
+        return scored(protocol, predict(model, protocol, feed, pack.size, compute), feed), None
+    scores: list[pd.DataFrame] = []
+    bits: list[np.ndarray] = []
+    for rows, output in _outputs(model, feed, compute):
+        masks = _seen(protocol.predict(output, pack.size).cpu().numpy(), pack, indices[rows])
+        scores.append(score_images(protocol, masks, pack, indices[rows]))
+        bits.append(pack_masks(masks))
+        probability = protocol.probability(output, pack.size)
         if probability is not None:
-            errors.extend(_calibration(pack, indices[rows], probability.float().cpu().numpy()))
-
-    scores, masks = scored(protocol, predict(model, protocol, feed, pack.size, compute, look), feed)
-    return (scores.assign(**{CALIBRATION: errors}) if errors else scores), masks
+            scores[-1][CALIBRATION] = list(_calibration(probability.float().cpu().numpy(), pack, indices[rows]))
+    return pd.concat(scores, ignore_index=True), np.concatenate(bits)
 
 
-def _calibration(pack: Pack, rows: np.ndarray, probability: np.ndarray) -> Iterator[float]:
+def scored(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
+    """The scores of what was predicted of every image of a test set."""
+    (pack, indices), *_ = feed.parts
+    if not protocol.masks:
+        return tabulate_images(protocol, predicted, feed)
+    return score_images(protocol, _seen(predicted, pack, indices), pack, indices)
+
+
+def _seen(predicted: np.ndarray, pack: Pack, indices: np.ndarray) -> np.ndarray:
+    """No lesion is seen outside the insonified region, whatever the network says there."""
+    return predicted & pack.plane("sector", indices)
+
+
+def _calibration(probability: np.ndarray, pack: Pack, indices: np.ndarray) -> Iterator[float]:
     """The calibration error of each image, over the pixels that an examiner saw."""
-    truth, sector = pack.plane("mask", rows), pack.plane("sector", rows)
-    for one, true, seen, known in zip(
-        probability, truth, sector, pack.table.iloc[rows].to_dict("records"), strict=True
-    ):
-        inside = native_extent(known)
+    truth, sector = pack.plane("mask", indices), pack.plane("sector", indices)
+    known = pack.table.iloc[indices].to_dict("records")
+    for one, true, seen, what in zip(probability, truth, sector, known, strict=True):
+        inside = native_extent(what)
         yield calibration_error(one[inside], true[inside], seen[inside])
 
 
@@ -54,16 +70,6 @@ def native_extent(known: Mapping[Hashable, Any]) -> tuple[slice, slice]:
     height = max(1, round(known["native_height"] * known["scale"]))
     width = max(1, round(known["native_width"] * known["scale"]))
     return np.s_[top : top + height, left : left + width]
-
-
-def scored(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """The scores of predictions, and the masks among them as they count."""
-    (pack, indices), *_ = feed.parts
-    if not protocol.masks:
-        return tabulate_images(protocol, predicted, feed), None
-    # No lesion is seen outside the insonified region, whatever the network says there.
-    masks = predicted & pack.plane("sector", indices)
-    return score_images(protocol, masks, feed), masks
 
 
 class Looks:
@@ -107,52 +113,43 @@ def best_on_test(protocol: Protocol, feed: Feed, folder: Path) -> tuple[int, pd.
         if not all(int(row) in place for row in indices):
             return None
         predicted = tensors["predicted"].numpy()[[place[int(row)] for row in indices]]
-        found[facts["step"]] = scored(protocol, predicted, feed)[0]
+        found[facts["step"]] = scored(protocol, predicted, feed)
     if not found:
         return None
     step = max(found, key=lambda step: (found[step][protocol.primary].mean(), -step))
     return step, found[step]
 
 
-def predict(
-    model: nn.Module,
-    protocol: Protocol,
-    feed: Feed,
-    pack_size: int,
-    compute: Compute,
-    look: Callable[[np.ndarray, Tensor], None] = lambda rows, output: None,
-) -> np.ndarray:
-    """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts.
+@torch.inference_mode()
+def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
+    """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts."""
+    made = [protocol.predict(output, pack_size).cpu().numpy() for _, output in _outputs(model, feed, compute)]
+    return np.concatenate(made)
 
-    `look` is shown what the network says of each batch of rows.
-    """
+
+def _outputs(model: nn.Module, feed: Feed, compute: Compute) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """A batch of the feed's rows at a time, and what the network says of them."""
     model.eval()
-    masks: list[np.ndarray] = []
-    with torch.inference_mode():
-        for start in range(0, feed.count, EVALUATION_BATCH):
-            rows = np.arange(start, min(start + EVALUATION_BATCH, feed.count))
-            with compute.autocast():
-                output = model(plain_images(feed, rows, feed.size))
-            masks.append(protocol.predict(output, pack_size).cpu().numpy())
-            look(rows, output)
-    return np.concatenate(masks)
+    for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, feed.images):
+        with compute.autocast():
+            output = model(plain_images(feed, rows, feed.size))
+        yield rows, output
 
 
-def score_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
+def score_images(protocol: Protocol, predicted: np.ndarray, pack: Pack, indices: np.ndarray) -> pd.DataFrame:
     """One row an image: who it is and its metrics. Padding is cut off before anything is measured."""
-    (pack, indices), *_ = feed.parts
     truth = pack.plane("mask", indices)
-    rows = []
+    found = []
     for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].to_dict("records"), strict=True):
         inside = native_extent(known)
-        rows.append(
+        found.append(
             {
                 "name": known["name"], "group": known["group"], "label": known["label"],
                 "lesion": bool(true.any()), "pixel_mm": known["pixel_mm"],
                 **protocol.score(mask[inside], true[inside], 1 / known["scale"]),
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(found)
 
 
 def tabulate_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd.DataFrame:
@@ -171,8 +168,8 @@ def encoder_features(network: Network, feed: Feed, compute: Compute, limit: int 
     network.eval()
     found: list[np.ndarray] = []
     with torch.inference_mode():
-        for start in range(0, len(rows), EVALUATION_BATCH):
+        for some in feed.in_turn(rows, EVALUATION_BATCH, feed.images):
             with compute.autocast():
-                maps = network.encoder(plain_images(feed, rows[start : start + EVALUATION_BATCH], feed.size))
+                maps = network.encoder(plain_images(feed, some, feed.size))
             found.append(pooled(maps).float().cpu().numpy())
     return np.concatenate(found)

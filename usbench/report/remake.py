@@ -34,7 +34,6 @@ class Remaker:
         self.store = store
         self._packs: dict[str, Pack | None] = {}
         self._places: dict[str, Path] | None = None
-        self._feed: tuple[Any, Any] = (None, None)  # the last one made, and what of
 
     def compare(self, result: Result, record: Mapping[str, Any]) -> Answer:
         """Score the masks of an evaluation and compare with what stands there."""
@@ -56,9 +55,6 @@ class Remaker:
         return Answer(wrong=wrong)
 
     def _scored(self, protocol: Any, result: Result, pack: Pack) -> pd.DataFrame | str:
-        import torch
-
-        from usbench.data.feed import Feed
         from usbench.evaluate.testing import score_images
         from usbench.train import checkpoint
 
@@ -76,10 +72,7 @@ class Remaker:
         if masks.shape[1:] != (pack.size, pack.size):
             return f"{MASKS}: its masks are {masks.shape[1]} × {masks.shape[2]}, the pack's images {pack.size}"
         rows = place[names].to_numpy()
-        wanted = (pack.digest, rows.tobytes())
-        if self._feed[0] != wanted:  # evaluations of one test set mostly follow one another
-            self._feed = (wanted, Feed([(pack, rows)], pack.size, torch.device("cpu"), masks=True))
-        return score_images(protocol, masks, self._feed[1])
+        return score_images(protocol, masks, pack, rows)
 
     def _pack(self, digest: str) -> Pack | None:
         if self._places is None:

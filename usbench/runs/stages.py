@@ -206,7 +206,7 @@ class Stages:
 
         from usbench.data.feed import Feed
         from usbench.evaluate import shifts
-        from usbench.evaluate.segmentation import CALIBRATION, pack_masks
+        from usbench.evaluate.segmentation import CALIBRATION
         from usbench.evaluate.testing import best_on_test, examine
         from usbench.train import checkpoint
 
@@ -222,11 +222,12 @@ class Stages:
         division = division_of(stage.places["division"])
         rows = rows_tested(pack, division, stage.places["which"])
         self._check_same([(pack, rows)], stage.identity["images"])
-        wanted = {"masks": division.wanted.mask, "classes": protocol.classes}
         corruption = stage.identity.get("shift")
-        seen = shifts.reader(corruption)
-        feed = Feed([(pack, rows)], identity["size"], compute.device, read=seen, **wanted)
-        scores, masks = examine(model, protocol, feed, compute)
+        feed = Feed(
+            [(pack, rows)], identity["size"], compute.device, classes=protocol.classes,
+            read=shifts.reader(corruption) if corruption else None,
+        )  # fmt: skip
+        scores, bits = examine(model, protocol, feed, compute)
         metrics, beside = [*protocol.metrics, *(name for name in (CALIBRATION,) if name in scores)], {}
         # A corrupted image is none that the looks predicted.
         found = best_on_test(protocol, feed, trained) if protocol.keeps_choices and not corruption else None
@@ -236,10 +237,10 @@ class Stages:
             metrics.append(f"best_on_test_{protocol.primary}")
             scores[metrics[-1]] = best[protocol.primary]
         scores.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
-        if masks is not None:
+        if bits is not None:
             checkpoint.write(
                 folder / "masks.safetensors",
-                {"masks": torch.from_numpy(pack_masks(masks))},
+                {"masks": torch.from_numpy(bits)},
                 {"height": pack.size, "width": pack.size, "names": "scores.csv"},
             )
         kept = ("steps", "images_seen", "pixels_seen", "device_seconds", "peak_mib")

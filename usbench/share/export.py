@@ -69,7 +69,7 @@ def config_of(trained: Trained, used: Sequence[Source]) -> Config:
     """The config of a network in a store."""
     identity, row = trained.record["identity"], trained.first.row
     canvas = _canvas(trained)
-    from usbench.data.feed import side_of
+    from usbench.data.planes import side_of
     from usbench.views import DEVIATION, MEAN
 
     own = [source for source in used if source.name in str(row["train_data"]).split("+")]

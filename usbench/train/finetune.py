@@ -59,8 +59,8 @@ def inner_score(model: nn.Module, protocol: Protocol, feed: Feed, size: int, com
     model.eval()
     scores: list[Tensor] = []
     with torch.inference_mode():
-        for start in range(0, feed.count, EVALUATION_BATCH):
-            batch = plain_batch(feed, np.arange(start, min(start + EVALUATION_BATCH, feed.count)), size)
+        for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, feed.images, feed.mask):
+            batch = plain_batch(feed, rows, size)
             with compute.autocast():
                 output = model(batch.images)
             scores.append(protocol.inner(output.float(), batch))
@@ -90,8 +90,7 @@ def _is_frozen(module: nn.Module) -> bool:
 def deepest_maps(encoder: nn.Module, feed: Feed, compute: Compute) -> Iterator[Tensor]:
     """The deepest map of every image as it is, a batch at a time, with the modules in whatever mode they are."""
     with torch.inference_mode():
-        for start in range(0, feed.count, EVALUATION_BATCH):
-            rows = np.arange(start, min(start + EVALUATION_BATCH, feed.count))
+        for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, feed.images):
             with compute.autocast():
                 maps = encoder(plain_images(feed, rows, feed.size))
             yield maps[-1].float()
@@ -149,7 +148,11 @@ class Steps:
         matrix = self.protocol.views(rng, len(rows))
         if matrix is None:
             matrix = flip_rotate(rng, len(rows), DEGREES)
-        return training_batch(self.feed, rows, matrix, self.size)
+        batch = training_batch(self.feed, rows, matrix, self.size)
+        if self.feed.streams and step + 1 < self.schedule.steps:
+            following = order(self.feed.count, self.schedule.batch, step + 1, self.seed, "finetune")
+            self.feed.ahead(following, self.feed.images, self.feed.mask)
+        return batch
 
     def learn(self, batch: Labelled) -> dict[str, Tensor]:
         """The part that comes after the batch is made."""
