@@ -13,7 +13,8 @@ from usbench.hooks import Registry
 from usbench.runs.agenda import Agenda, StagesFailed
 from usbench.runs.doing import Watch, do, versions
 from usbench.runs.lease import Taken
-from usbench.runs.pool import Pool, urgency
+from usbench.runs.foreman import Foreman, urgency
+from usbench.runs.pool import Pool
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
@@ -63,7 +64,7 @@ def run_plan(
 def _run(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int, fail_fast: bool) -> int:
     if workers > 1 and known.travels:
         agenda = Agenda(plan, store, sorted(plan.stages, key=urgency))
-        return Pool(store, known, observer, agenda, workers, fail_fast=fail_fast).run()
+        return Foreman(observer, agenda, Pool(store, known, workers), fail_fast=fail_fast).run()
     agenda, stages, first = Agenda(plan, store), Stages(store, known), None
     while (stage := _next(agenda, observer)) is not None:
         try:
