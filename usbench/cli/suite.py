@@ -23,7 +23,19 @@ OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"
 FROM = click.option(
     "--times-from", "others", multiple=True, type=click.Path(path_type=Path), help="Other stores to take times of."
 )  # fmt: skip
+ENGINE = (
+    click.option("--engine", default="local", show_default=True, help="Who does the stages: local or dask."),
+    click.option("--scheduler", help="An existing dask scheduler, for example tcp://host:8786."),
+    click.option("--scheduler-file", type=click.Path(path_type=Path), help="The file that it wrote."),
+)
 SKIP = click.option("--skip-missing", is_flag=True, help="Leave out runs whose data sets are not imported.")
+
+
+def engine_options(command: Any) -> Any:
+    """The options that say who does the stages."""
+    for option in reversed(ENGINE):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Group)
@@ -173,16 +185,21 @@ def _title(spec: Any) -> str:
 @OUT
 @SKIP
 @click.option("--yes", is_flag=True, help="Start however many runs there are.")
-@click.option("--workers", type=click.IntRange(1), help="Stages at once on this machine.")
+@click.option("--workers", type=click.IntRange(1), help="Stages at once.")
+@engine_options
 @click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
-def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool, track: str) -> None:
+def run(
+    file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool, track: str,
+    engine: str, scheduler: str | None, scheduler_file: Path | None,
+) -> None:  # fmt: skip
     """Do what is missing of a suite, and write one leaderboard.
 
     Ctrl-C and SIGTERM save; the same command goes on. Several may work on one store. What fails does not stop the rest.
     """
     from rich.console import Console
 
+    from usbench.api.engine import cluster_of
     from usbench.api.progress import Display
     from usbench.api.trackers import Trackers, tracker_names
     from usbench.hooks import registry
@@ -193,7 +210,7 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     from usbench.runs.suite import run_suite, unique
     from usbench.suites import MANY
 
-    trackers = tracker_names(track)
+    trackers, working = tracker_names(track), cluster_of(engine, workers, scheduler, scheduler_file)
     resolved, store, console = _resolved(file, skip_missing), _store(out), Console()
     if len(resolved.runs) > MANY and not yes:
         raise UsbenchError(f"{file} has {len(resolved.runs)} runs, more than {MANY}: start them with --yes.")
@@ -205,10 +222,12 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     failure: StagesFailed | None = None
     with Trackers(trackers, suite_folder(resolved, store), facts, console) as watching:
         watching.expect(unique(stage for trials in resolved.runs for _, plan in trials.plans for stage in plan.stages))
-        with Display(console) as display:
+        with working as cluster, Display(console) as display:
             try:
                 observer = Observers(display, watching)
-                tests, computed = run_suite(resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast)
+                tests, computed = run_suite(
+                    resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast, cluster=cluster
+                )
             except Interrupted as stop:
                 raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
             except StagesFailed as failed:

@@ -1,6 +1,7 @@
 """Gives an agenda's stages to workers as soon as what these need is done, and hears what became of them.
 
-Who the workers are is the matter of a crew: processes of this machine, or a cluster's. The store alone says what is done.
+Who the workers are is the matter of a crew: processes of this machine, or a cluster's. The store alone says what is
+done.
 """
 
 from __future__ import annotations
