@@ -124,15 +124,17 @@ def _local(plan: Plan, wanted: int | None, fitting: int) -> Any:
     """A scheduler and workers that nobody reaches from outside this machine."""
     from distributed import Nanny, Scheduler, SpecCluster
 
+    # Even without a dashboard there is a web server, which would listen to everybody.
+    private = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     options = {
-        "host": LOOPBACK, "nthreads": 1, "memory_limit": 0, "dashboard": False, "preload": ["usbench.runs.hand"],
+        **private, "nthreads": 1, "memory_limit": 0, "preload": ["usbench.runs.hand"],
         "silence_logs": logging.CRITICAL,
     }  # fmt: skip
     spec = {
         place: {"cls": Nanny, "options": {**options, "env": pin}}
         for place, pin in enumerate(pins(plan, wanted, fitting))
     }
-    scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {**private, "port": 0}}
     return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
@@ -227,8 +229,8 @@ class Hands:
 
     def dismiss(self, *, asked: bool) -> None:
         """Forget what was given; the workers stay until the cluster is closed."""
-        self.stop()
         with contextlib.suppress(Exception):  # of a scheduler that is gone
+            self.stop()
             self.client.unsubscribe_topic(self.topic)
 
 

@@ -54,7 +54,7 @@ def work(order: dict[str, Any], topic: str) -> dict[str, Any]:
         return outcome(stage, store, Stages(store, known), watch, lambda: say("begun"))
 
 
-def ask_to_stop(topic: str) -> None:
+async def ask_to_stop(topic: str) -> None:
     """Let the stages that were given under a topic be saved and left."""
     _stopped.add(topic)
 
