@@ -14,6 +14,7 @@ from usbench.api.engine import cluster_of
 from usbench.api.outlook import outlook
 from usbench.api.progress import Display
 from usbench.api.result import Result
+from usbench.api.tally import Tally
 from usbench.api.trackers import Trackers, tracker_names
 from usbench.errors import Interrupted, UsbenchError, of_system
 from usbench.hooks import registry
@@ -122,8 +123,9 @@ def _run(asked: dict[str, Any]) -> Result:
 def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: dict[str, Any], cluster: Any) -> int:
     with Display(console) as display:
         try:
-            observer = Observers(display, watching)
             workers = asked["workers"] or plan.workers
+            display.expect(Tally(plan.stages, store, workers))
+            observer = Observers(display, watching)
             fast = asked["fail_fast"]
             return run_plan(plan, store, registry(), observer, workers=workers, fail_fast=fast, cluster=cluster)
         except Interrupted as stop:

@@ -75,12 +75,30 @@ def plan(file: Path, out: Path, others: tuple[Path, ...], probe: bool) -> None:
 
 
 @suite.command()
-@FILE
+@click.argument("place", metavar="FILE|DIR", type=click.Path(path_type=Path))
 @OUT
 @FROM
-def status(file: Path, out: Path, others: tuple[Path, ...]) -> None:
-    """Show how far a suite is; may be asked from another terminal while it runs."""
-    _about(_resolved(file, True), _store(out), others)
+def status(place: Path, out: Path, others: tuple[Path, ...]) -> None:
+    """Show how far a suite is; may be asked from another terminal while it runs.
+
+    DIR is a store: everything that was begun there, who works on what, and what failed.
+    """
+    if place.is_dir():
+        _in_store(place)
+        return
+    _about(_resolved(place, True), _store(out), others)
+
+
+def _in_store(folder: Path) -> None:
+    from usbench.report.files import one_line
+    from usbench.report.status import store_of, work_in
+
+    every = work_in(store_of(folder))
+    for work in every:
+        for line in work.lines():
+            click.echo(one_line(line))
+    if not every:
+        click.echo(f"nothing is in work in {folder}: all that was begun there has ended well")
 
 
 def _about(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe: bool = False) -> None:
@@ -114,6 +132,9 @@ def _about(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
     every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
+    for stage in every.values():
+        if not store.has(stage.id) and (owner := store.holder(stage.id)) is not None:
+            lines.append(f"In work: {stage.title}, by {owner}")
     for stage in every.values():
         if why := store.failure(stage.id):
             lines.append(f"Failed: {of_stage(stage, why)}")
@@ -201,6 +222,7 @@ def run(
 
     from usbench.api.engine import cluster_of
     from usbench.api.progress import Display
+    from usbench.api.tally import Tally
     from usbench.api.trackers import Trackers, tracker_names
     from usbench.hooks import registry
     from usbench.report.shown import parts_of, print_parts
@@ -224,6 +246,7 @@ def run(
         watching.expect(unique(stage for trials in resolved.runs for _, plan in trials.plans for stage in plan.stages))
         with working as cluster, Display(console) as display:
             try:
+                display.expect(Tally(resolved.wanted(), store, workers or resolved.runs[0].plans[0][1].workers))
                 observer = Observers(display, watching)
                 tests, computed = run_suite(
                     resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast, cluster=cluster

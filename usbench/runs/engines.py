@@ -62,7 +62,8 @@ def run_plan(
     missing = sum(not store.has(stage.id) for stage in plan.stages)
     if not missing:
         return 0
-    with store.wanting(stage.id for stage in plan.stages):
+    titles = {stage.id: stage.title for stage in plan.stages}
+    with store.wanting(titles, f"run {plan.spec.loss}", titles):
         workers = min(workers, missing)
         if cluster is None and (workers == 1 or not known.travels):
             return _alone(plan, store, known, observer, fail_fast=fail_fast)

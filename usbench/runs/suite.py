@@ -157,7 +157,8 @@ def run_suite(
 
     Where stages failed, `StagesFailed` comes when all that does not need them is done.
     """
-    with store.wanting(stage.id for run in plan.runs for _, each in run.plans for stage in each.stages):
+    titles = {stage.id: stage.title for run in plan.runs for _, each in run.plans for stage in each.stages}
+    with store.wanting(titles, f"suite {plan.suite.name}", titles):
         return _run_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast, cluster=cluster)
 
 
