@@ -161,3 +161,17 @@ def test_each_worker_has_a_gpu_of_its_own_or_as_many_as_a_pretraining_shares(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert [pin["CUDA_VISIBLE_DEVICES"] for pin in pins(on_gpus(1), None, 1)] == ["5", "7"]
     assert [pin["CUDA_VISIBLE_DEVICES"] for pin in pins(on_gpus(1), 3, 1)] == ["5", "7", "5"]
+
+
+def test_the_slurm_example_renders_a_job_of_one_gpu_that_saves_before_it_ends(tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue")
+    example = Path(__file__).parent.parent.parent / "benchmarks" / "slurm" / "suite.py"
+    words = f"s.toml --out {tmp_path} --show --partition gpu --cpus 3 --interface lo --time 01:00:00"
+    shown = subprocess.run(
+        [sys.executable, example, *words.split(), "--prologue", "module load cuda"],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    for line in ("-p gpu", "--cpus-per-task=3", "-t 01:00:00", "--gres=gpu:1", "--signal=TERM@30", "--requeue"):
+        assert f"#SBATCH {line}" in shown or f"#SBATCH {line.replace('=', ' ')}" in shown, shown
+    assert shown.index("export OMP_NUM_THREADS=3") < shown.index("module load cuda") < shown.index("dask worker")
+    assert "--nthreads 1" in shown and "--preload usbench.runs.hand" in shown and "--memory-limit 0" in shown
