@@ -182,7 +182,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=["run", "suite", "dask", "race"])
     asked = parser.parse_args()
-    table, bad = plain_table("what", "result", "bar"), 0
+    table, bad = plain_table("what", "result", "bar", title="Faults"), 0
     with tempfile.TemporaryDirectory(prefix="usbench-faults-") as place:
         bench = Bench(Path(place), asked.seed)
         for command in [name for name in ("run", "suite") if name in asked.only]:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from usbench.spec import cuda_devices
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
 START_SECONDS = 60.0  # for workers of this machine, which import dask
 QUIET = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core",
          "distributed.client", "distributed.comm", "distributed.batched", "tornado.application")  # fmt: skip
@@ -47,9 +49,9 @@ class Cluster:
         self.address = scheduler if file is None else _address_in(file)
         self.ours: Any = None
         self.client: Any = None
+        self.hidden = contextlib.ExitStack()
 
     def __enter__(self) -> Cluster:
-        self.hidden = contextlib.ExitStack()
         for name in QUIET:  # what happens is said in our own words
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return self
@@ -58,11 +60,15 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Let go of the scheduler; workers that we began end with it."""
+        """Let go of the scheduler. Workers that we began end at once: what they had to keep is in the store."""
+        for nanny in self.ours.workers.values() if self.ours is not None else ():
+            nanny.auto_restart = False
+            with contextlib.suppress(OSError, TypeError):  # it is no more
+                os.kill(nanny.pid, signal.SIGKILL)
         for each in (self.client, self.ours):
             if each is not None:
                 with contextlib.suppress(Exception):  # what is gone already
-                    each.close(timeout=2)
+                    each.close(timeout=CLOSE_SECONDS)
         self.client = self.ours = None
         self.hidden.close()
 
@@ -188,7 +194,7 @@ class Hands:
 
     def hear(self, seconds: float) -> list[tuple[str, dict[str, Any]]]:
         """What was said since, and whose stage ended."""
-        if self.client.status != "running":
+        if self.client.status != "running" and self.cluster.client is not None:
             raise RunFailed(
                 "the dask scheduler is gone: start it and run the same command again; finished stages are kept, "
                 "and what was begun goes on from its last checkpoint."
@@ -222,10 +228,10 @@ class Hands:
 
     def kill(self) -> None:
         """End those who still work; the workers of others save and stop when they come to it."""
+        given, self.busy = list(self.busy), {}
         self.cluster.close()
-        for stage_id in self.busy:
+        for stage_id in given:
             self.said.put((stage_id, {"what": "taken"}))
-        self.busy = {}
 
     def dismiss(self, *, asked: bool) -> None:
         """Forget what was given; the workers stay until the cluster is closed."""
