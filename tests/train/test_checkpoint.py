@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,16 @@ def test_a_new_file_takes_the_place_of_the_old_one_and_does_not_write_into_it(tm
     reader.hardlink_to(path)  # as somebody who has it open
     checkpoint.write(path, {"a": torch.zeros(3)})
     assert checkpoint.read(reader)[0]["a"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_others_may_read_it_as_far_as_the_umask_lets_them(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        checkpoint.write(tmp_path / "weights.safetensors", {"w": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "weights.safetensors").stat().st_mode) == mode
 
 
 def test_a_folder_that_cannot_be_written_to_is_the_systems_error(tmp_path: Path) -> None:

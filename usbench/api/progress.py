@@ -10,14 +10,23 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from usbench.api.tally import Tally
 from usbench.errors import Interrupted
 from usbench.runs.stage import Stage
 
 PLAIN_SECONDS = 10.0  # between two lines about the same stage
 GRACE_SECONDS = 8.0  # after which what is still busy, and has not saved, goes back to its last checkpoint
 ASKS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Left(TimeRemainingColumn):
+    """The time that a stage still takes; that of all of them is known otherwise."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.fields.get("whole") else super().render(task)
 
 
 class Display:
@@ -33,13 +42,16 @@ class Display:
         self.live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
         self.progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=18),
-            TextColumn("{task.fields[facts]}"), TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[facts]}"), _Left(compact=True),
             console=console, transient=True, disable=not self.live,
         )  # fmt: skip
         self.tasks: dict[str, Any] = {}
         self.printed: dict[str, float] = {}
         self.before: dict[int, Any] = {}
         self.signal = 0
+        self.tally: Tally | None = None  # of all stages, where it is known which they are
+        self.whole: Any = None
+        self.said = 0.0  # when the tally was told the last time
 
     def __enter__(self) -> Display:
         if threading.current_thread() is threading.main_thread():  # another one is never interrupted
@@ -81,23 +93,51 @@ class Display:
         if done == total:
             self._close(what)
 
+    def expect(self, tally: Tally) -> None:
+        """Show how far all of it is, too."""
+        self.tally, self.said = tally, time.monotonic()
+        if self.live:
+            self.whole = self.progress.add_task("", total=len(tally.stages), facts="", whole=True)
+            self._count()
+
+    def _count(self) -> None:
+        if self.tally is None:
+            return
+        if self.live:
+            came = len(self.tally.done | self.tally.there)
+            self.progress.update(self.whole, description=str(self.tally), completed=came)
+        elif time.monotonic() - self.said > PLAIN_SECONDS:
+            self.said = time.monotonic()
+            self.console.print(f"  {self.tally}", highlight=False, soft_wrap=True, markup=False)
+
     def begin(self, stage: Stage, place: int, total: int) -> None:
         """A stage begins."""
+        if self.tally is not None:
+            self.tally.begin(stage)
+            self._count()
         self._open(stage.id, f"stage {place} of {total}: {stage.title}", stage.steps or None)
 
     def step(self, stage: Stage, done: int, total: int, loss: float, rate: float) -> None:
         """A training went on."""
         facts = f"loss {loss:.3f}  {rate:,.0f} images/s"
+        if self.tally is not None:
+            self.tally.step(stage, done, total)
+            self._count()
         self._move(stage.id, done, facts, f"  {stage.title}: step {done} of {total}  {facts}")
 
     def end(self, stage: Stage) -> None:
         """A stage is finished."""
         self._close(stage.id)
+        if self.tally is not None:
+            self.tally.end(stage)
+            self._count()
 
     def fail(self, stage: Stage, why: str) -> None:
         """A stage failed, and what does not need it goes on."""
         if stage.id in self.printed:
             self._close(stage.id)
+        if self.tally is not None:
+            self.tally.fail(stage)
         self.console.print(f"failed: {' '.join(why.split())}", highlight=False, soft_wrap=True, markup=False)
 
     def wait(self, stage: Stage, who: str) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from usbench.api.asked import spec_of
+from usbench.api.engine import cluster_of
 from usbench.api.outlook import outlook
 from usbench.api.progress import Display
 from usbench.api.result import Result
+from usbench.api.tally import Tally
 from usbench.api.trackers import Trackers, tracker_names
 from usbench.errors import Interrupted, UsbenchError, of_system
 from usbench.hooks import registry
@@ -65,12 +67,16 @@ def run(
     track: str | Sequence[str] = (),
     progress: bool = True,
     workers: int | None = None,
+    engine: str = "local",
+    scheduler: str | None = None,
+    scheduler_file: PathLike | None = None,
 ) -> Result:
     """Pretrain, fine-tune and test one method beside its baselines; returns the results.
 
     What stands in the store `out` already is not computed again. The arguments are the options of `usbench run`
     (`usbench run --help` explains them): `seeds` is how many or a list of them, and `set` overrides a schedule, as in
-    `set={"pretrain.steps": 500}`. `progress` shows how far it is, and `workers` is how many stages run at once.
+    `set={"pretrain.steps": 500}`. `progress` shows how far it is, and `workers` is how many stages run at once: by
+    processes of this machine, or with `engine="dask"` by dask's workers.
     Bad input raises a UsbenchError. An interrupt saves and raises an Interrupted; the same call goes on. Where a stage
     fails, the others are done, and the StagesFailed that comes at the end holds their `result`.
     """
@@ -85,6 +91,7 @@ def run(
 
 def _run(asked: dict[str, Any]) -> Result:
     trackers = tracker_names(asked["track"])
+    working = cluster_of(asked["engine"], asked["workers"], asked["scheduler"], asked["scheduler_file"])
     spec = spec_of(asked, asked["set"], asked["config"])
     console = Console(quiet=not asked["progress"])
     store = Store(Path(asked["out"]))
@@ -103,7 +110,8 @@ def _run(asked: dict[str, Any]) -> Result:
     with Trackers(trackers, folder, facts, console) as watching:
         watching.expect(plan.stages)
         try:
-            computed = _do(plan, store, console, watching, asked)
+            with working as cluster:
+                computed = _do(plan, store, console, watching, asked, cluster)
         except StagesFailed as failed:
             failed.result = Result.of_rest(plan, store, folder)
             raise
@@ -112,12 +120,14 @@ def _run(asked: dict[str, Any]) -> Result:
     return Result.of_summary(summary, store, spec, computed)
 
 
-def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: dict[str, Any]) -> int:
+def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: dict[str, Any], cluster: Any) -> int:
     with Display(console) as display:
         try:
-            observer = Observers(display, watching)
             workers = asked["workers"] or plan.workers
-            return run_plan(plan, store, registry(), observer, workers=workers, fail_fast=asked["fail_fast"])
+            display.expect(Tally(plan.stages, store, workers))
+            observer = Observers(display, watching)
+            fast = asked["fail_fast"]
+            return run_plan(plan, store, registry(), observer, workers=workers, fail_fast=fast, cluster=cluster)
         except Interrupted as stop:
             raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
 

@@ -86,6 +86,7 @@ OFFERS: dict[str, Offer] = {
     "protocol": plugin("protocol"), "init": start, "data": data, "data_name": data, "ood": data, "pretrain_data": data,
     "pack": data, "packs": data, "preset": preset, "device": word("auto", "cpu", "cuda"),
     "precision": word("auto", "bf16", "float32"), "track": word("tensorboard", "wandb", "mlflow", join=","),
+    "engine": word("local", "dask"),
 }  # fmt: skip
 
 

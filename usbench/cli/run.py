@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from usbench.cli import complete
+from usbench.cli.suite import engine_options
 
 
 @complete.offered()
@@ -42,6 +43,8 @@ from usbench.cli import complete
 @click.option("--save-config", type=click.Path(path_type=Path), help="Write the resolved settings and go on.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
+@click.option("--workers", type=click.IntRange(1), help="Stages at once.")
+@engine_options
 @click.option("--dry-run", is_flag=True, help="Show stages, keys and what is cached, and stop.")
 def run(**options: Any) -> None:
     """Pretrain, fine-tune and test one method beside its baselines.
@@ -55,7 +58,7 @@ def run(**options: Any) -> None:
     # A traceback does not travel between processes, so --debug keeps all work in this one.
     debugging = click.get_current_context().find_root().params.get("debug")
     try:
-        result = usbench.run(**options, workers=1 if debugging else None)
+        result = usbench.run(**{**options, "workers": 1 if debugging else options["workers"]})
     except StagesFailed as failed:
         if failed.result is not None:
             failed.result.print()

@@ -23,7 +23,19 @@ OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("runs"
 FROM = click.option(
     "--times-from", "others", multiple=True, type=click.Path(path_type=Path), help="Other stores to take times of."
 )  # fmt: skip
+ENGINE = (
+    click.option("--engine", default="local", show_default=True, help="Who does the stages: local or dask."),
+    click.option("--scheduler", help="An existing dask scheduler, for example tcp://host:8786."),
+    click.option("--scheduler-file", type=click.Path(path_type=Path), help="The file that it wrote."),
+)
 SKIP = click.option("--skip-missing", is_flag=True, help="Leave out runs whose data sets are not imported.")
+
+
+def engine_options(command: Any) -> Any:
+    """The options that say who does the stages."""
+    for option in reversed(ENGINE):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Group)
@@ -63,12 +75,30 @@ def plan(file: Path, out: Path, others: tuple[Path, ...], probe: bool) -> None:
 
 
 @suite.command()
-@FILE
+@click.argument("place", metavar="FILE|DIR", type=click.Path(path_type=Path))
 @OUT
 @FROM
-def status(file: Path, out: Path, others: tuple[Path, ...]) -> None:
-    """Show how far a suite is; may be asked from another terminal while it runs."""
-    _about(_resolved(file, True), _store(out), others)
+def status(place: Path, out: Path, others: tuple[Path, ...]) -> None:
+    """Show how far a suite is; may be asked from another terminal while it runs.
+
+    DIR is a store: everything that was begun there, who works on what, and what failed.
+    """
+    if place.is_dir():
+        _in_store(place)
+        return
+    _about(_resolved(place, True), _store(out), others)
+
+
+def _in_store(folder: Path) -> None:
+    from usbench.report.files import one_line
+    from usbench.report.status import store_of, work_in
+
+    every = work_in(store_of(folder))
+    for work in every:
+        for line in work.lines():
+            click.echo(one_line(line))
+    if not every:
+        click.echo(f"nothing is in work in {folder}: all that was begun there has ended well")
 
 
 def _about(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe: bool = False) -> None:
@@ -102,6 +132,9 @@ def _about(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, probe
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
     every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
+    for stage in every.values():
+        if not store.has(stage.id) and (owner := store.holder(stage.id)) is not None:
+            lines.append(f"In work: {stage.title}, by {owner}")
     for stage in every.values():
         if why := store.failure(stage.id):
             lines.append(f"Failed: {of_stage(stage, why)}")
@@ -173,17 +206,23 @@ def _title(spec: Any) -> str:
 @OUT
 @SKIP
 @click.option("--yes", is_flag=True, help="Start however many runs there are.")
-@click.option("--workers", type=click.IntRange(1), help="Stages at once on this machine.")
+@click.option("--workers", type=click.IntRange(1), help="Stages at once.")
+@engine_options
 @click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
-def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool, track: str) -> None:
+def run(
+    file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool, track: str,
+    engine: str, scheduler: str | None, scheduler_file: Path | None,
+) -> None:  # fmt: skip
     """Do what is missing of a suite, and write one leaderboard.
 
     Ctrl-C and SIGTERM save; the same command goes on. Several may work on one store. What fails does not stop the rest.
     """
     from rich.console import Console
 
+    from usbench.api.engine import cluster_of
     from usbench.api.progress import Display
+    from usbench.api.tally import Tally
     from usbench.api.trackers import Trackers, tracker_names
     from usbench.hooks import registry
     from usbench.report.shown import parts_of, print_parts
@@ -193,7 +232,7 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     from usbench.runs.suite import run_suite, unique
     from usbench.suites import MANY
 
-    trackers = tracker_names(track)
+    trackers, working = tracker_names(track), cluster_of(engine, workers, scheduler, scheduler_file)
     resolved, store, console = _resolved(file, skip_missing), _store(out), Console()
     if len(resolved.runs) > MANY and not yes:
         raise UsbenchError(f"{file} has {len(resolved.runs)} runs, more than {MANY}: start them with --yes.")
@@ -205,10 +244,13 @@ def run(file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | Non
     failure: StagesFailed | None = None
     with Trackers(trackers, suite_folder(resolved, store), facts, console) as watching:
         watching.expect(unique(stage for trials in resolved.runs for _, plan in trials.plans for stage in plan.stages))
-        with Display(console) as display:
+        with working as cluster, Display(console) as display:
             try:
+                display.expect(Tally(resolved.wanted(), store, workers or resolved.runs[0].plans[0][1].workers))
                 observer = Observers(display, watching)
-                tests, computed = run_suite(resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast)
+                tests, computed = run_suite(
+                    resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast, cluster=cluster
+                )
             except Interrupted as stop:
                 raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
             except StagesFailed as failed:

@@ -6,7 +6,7 @@ exempt: their patients are known exactly.
 
 from __future__ import annotations
 
-import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def _cached(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     with suppress(OSError, ValueError, EOFError):
         return np.load(path, mmap_mode="r", allow_pickle=False)
     made = make()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.npy")
     with suppress(OSError):  # where nothing can be kept it is made again next time
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -80,7 +80,7 @@ class Index:
             records = {name: entry for name, entry in records.items() if entry["recipe"]}
             text = json.dumps({"made_by": made_by(), "records": records, "numbers": numbers})
             path = store.root / NAME
-            temporary = path.with_name(f".{NAME}.{os.getpid()}.tmp")
+            temporary = path.with_name(f".{NAME}.{uuid.uuid4().hex}.tmp")
             with contextlib.suppress(OSError):
                 temporary.write_text(text, "utf-8")
                 temporary.replace(path)

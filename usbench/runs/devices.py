@@ -25,7 +25,7 @@ from typing import Any
 
 from usbench.errors import Interrupted, RunFailed, UsbenchError, of_system
 from usbench.hooks import Registry, registry
-from usbench.runs.stage import Stage
+from usbench.runs.stage import Stage, stage_of
 from usbench.runs.store import Store
 
 GRACE_SECONDS = 3.0  # for the others to say what befell them, once one failed
@@ -206,7 +206,7 @@ def _share(order: dict[str, Any], stop: threading.Event, say: Any) -> dict[str, 
     known = registry()
     for folder in order["plugins"]:
         known.load_folder(Path(folder))
-    stage = Stage(**{**order["stage"], "needs": tuple(order["stage"]["needs"])})
+    stage = stage_of(order["stage"])
     identity, rank = stage.identity, int(order["rank"])
     with Processes(rank, identity["devices"], Path(order["meeting"]), identity["device"]) as ranks:
         stages = Stages(Store(Path(order["root"])), known, ranks)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import usbench
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import Halt, RunFailed, UsbenchError, of_system
+from usbench.runs.lease import Taken
 from usbench.runs.stage import Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
@@ -52,6 +53,20 @@ def do(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable
             raise RunFailed(f"{stage.title} failed: {type(error).__name__}: {error}.") from error
         store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
         return True
+
+
+def outcome(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable[[], None]) -> dict[str, Any]:
+    """Do a stage, and say in plain words what came of it: done, there before, taken by another process, or failed."""
+    try:
+        computed = do(stage, store, stages, watch, begin)
+    except Taken:
+        return {"what": "taken"}
+    except UsbenchError as error:
+        kind = "halt" if isinstance(error, Halt) else str(error.exit_code)
+        return {"what": "failed", "kind": kind, "text": str(error)}
+    except OSError as error:
+        return {"what": "failed", "kind": "2", "text": str(of_system(error))}
+    return {"what": "done" if computed else "there"}
 
 
 def _record(stage: Stage, facts: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The local engine: does a plan's missing stages, one after the other or by several workers of this machine.
+"""Does a plan's missing stages: one after the other, by several workers of this machine, or by dask's.
 
 Any number of processes may work on one store. A stage that another one does is left for last; then it is waited for.
 """
@@ -6,17 +6,21 @@ Any number of processes may work on one store. A stage that another one does is 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from usbench.errors import Halt, Interrupted, UsbenchError, of_system
 from usbench.hooks import Registry
 from usbench.runs.agenda import Agenda, StagesFailed
 from usbench.runs.doing import Watch, do, versions
+from usbench.runs.foreman import Foreman, urgency
 from usbench.runs.lease import Taken
-from usbench.runs.pool import Pool, urgency
+from usbench.runs.pool import Pool
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
+
+if TYPE_CHECKING:
+    from usbench.runs.cluster import Cluster
 
 __all__ = ["Observer", "StagesFailed", "run_plan", "versions"]
 GLANCE_SECONDS = 0.2  # between two looks at whether the user asked to stop, while others are waited for
@@ -46,9 +50,11 @@ class Observer(Protocol):
 
 
 def run_plan(
-    plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int = 1, fail_fast: bool = False
-) -> int:
-    """Do what is missing; returns how many stages were computed here.
+    plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int = 1, fail_fast: bool = False,
+    cluster: Cluster | None = None,
+) -> int:  # fmt: skip
+    """Do what is missing, in this process, by several of this machine, or by a cluster's workers; returns how many
+    stages were computed here.
 
     A stage that fails leaves out what needs it, and nothing else: `StagesFailed` comes at the end. With `fail_fast` its
     error ends everything, as does one that would meet every stage: a full disk, or a bad option in the first stage.
@@ -56,14 +62,17 @@ def run_plan(
     missing = sum(not store.has(stage.id) for stage in plan.stages)
     if not missing:
         return 0
-    with store.wanting(stage.id for stage in plan.stages):
-        return _run(plan, store, known, observer, workers=min(workers, missing), fail_fast=fail_fast)
-
-
-def _run(plan: Plan, store: Store, known: Registry, observer: Observer, *, workers: int, fail_fast: bool) -> int:
-    if workers > 1 and known.travels:
+    titles = {stage.id: stage.title for stage in plan.stages}
+    with store.wanting(titles, f"run {plan.spec.loss}", titles):
+        workers = min(workers, missing)
+        if cluster is None and (workers == 1 or not known.travels):
+            return _alone(plan, store, known, observer, fail_fast=fail_fast)
         agenda = Agenda(plan, store, sorted(plan.stages, key=urgency))
-        return Pool(store, known, observer, agenda, workers, fail_fast=fail_fast).run()
+        crew = Pool(store, known, workers) if cluster is None else cluster.crew(plan, store, known, workers)
+        return Foreman(observer, agenda, crew, fail_fast=fail_fast).run()
+
+
+def _alone(plan: Plan, store: Store, known: Registry, observer: Observer, *, fail_fast: bool) -> int:
     agenda, stages, first = Agenda(plan, store), Stages(store, known), None
     while (stage := _next(agenda, observer)) is not None:
         try:

@@ -36,6 +36,18 @@ _held: set[str] = set()  # tokens of this process
 watched: dict[str, tuple[int, float]] = {}  # token → its last beat, and since when no later one was seen
 
 
+def seen() -> dict[str, list[float]]:
+    """What this process has watched, for another one to know: of each token its last beat, and how long ago it was."""
+    now = time.monotonic()
+    return {token: [beat, now - since] for token, (beat, since) in watched.items()}
+
+
+def believe(others: dict[str, list[float]]) -> None:
+    """Take over what another process has seen; its clock is not ours."""
+    now = time.monotonic()
+    watched.update({token: (int(beat), now - ago) for token, (beat, ago) in others.items()})
+
+
 class Taken(RunFailed):
     """Another process works on the stage: do something else meanwhile, and look again."""
 

@@ -35,6 +35,11 @@ class Stage:
         return f"{self.kind}-{self.key}"
 
 
+def stage_of(plain: dict[str, Any]) -> Stage:
+    """A stage from its plain form, as it travels to a worker."""
+    return Stage(**{**plain, "needs": tuple(plain["needs"])})
+
+
 @dataclass
 class Plan:
     """A run's stages in an order in which they can be done, and what stands in its table."""

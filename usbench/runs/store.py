@@ -14,10 +14,10 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ RECORD = "record.json"
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON; the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
         temporary.replace(path)
@@ -81,7 +81,7 @@ class Store:
             self.stages.mkdir(parents=True, exist_ok=True)
             if not (self.root / "store.json").exists():
                 write_json(self.root / "store.json", {"schema": SCHEMA})
-            probe = self.stages / f".probe-{os.getpid()}"
+            probe = self.stages / f".probe-{uuid.uuid4().hex}"
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -175,13 +175,17 @@ class Store:
             (self.failed / f"{stage_id}.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def wanting(self, stage_ids: Iterable[str]) -> Iterator[None]:
+    def wanting(
+        self, stage_ids: Iterable[str], name: str = "", titles: Mapping[str, str] | None = None
+    ) -> Iterator[None]:
         """Note which stages work that begins now wants, until it ends well: nobody may clear them away."""
         wanted = sorted(set(stage_ids))
+        said = {"stages": wanted, "name": name, "titles": dict(titles or {})}
         path = self.begun / f"{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}.json"
         with contextlib.suppress(OSError):
             self.begun.mkdir(exist_ok=True)
-            write_json(path, {"stages": wanted, "when": datetime.now(UTC).isoformat(timespec="seconds")})
+            if not path.exists():  # what a suite has done in turn is noted by the suite
+                write_json(path, {**said, "when": datetime.now(UTC).isoformat(timespec="seconds")})
         yield
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

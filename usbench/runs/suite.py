@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from usbench.data.home import NotImported, Progress
 from usbench.errors import UsbenchError
@@ -15,6 +16,9 @@ from usbench.runs.plan import Common, make_plan
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.suites import Suite, SuiteRun
+
+if TYPE_CHECKING:
+    from usbench.runs.cluster import Cluster
 
 ORDER = {"pretrain": 0, "finetune": 1, "evaluate": 2}
 Row = tuple[str, float]  # loss and label fraction: what a setting is chosen for
@@ -147,19 +151,21 @@ def _row(stage: Stage) -> Row:
 
 def run_suite(
     plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None,
-    fail_fast: bool = False,
+    fail_fast: bool = False, cluster: Cluster | None = None,
 ) -> tuple[list[Stage], int]:  # fmt: skip
     """Do what is missing: trainings and tests, those that need a choice last. Returns the tests, and how many ran.
 
     Where stages failed, `StagesFailed` comes when all that does not need them is done.
     """
-    with store.wanting(stage.id for run in plan.runs for _, each in run.plans for stage in each.stages):
-        return _run_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast)
+    titles = {stage.id: stage.title for run in plan.runs for _, each in run.plans for stage in each.stages}
+    with store.wanting(titles, f"suite {plan.suite.name}", titles):
+        return _run_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast, cluster=cluster)
 
 
 def _run_suite(
-    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None, fail_fast: bool
-) -> tuple[list[Stage], int]:
+    plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None, fail_fast: bool,
+    cluster: Cluster | None,
+) -> tuple[list[Stage], int]:  # fmt: skip
     failed: dict[str, tuple[Stage, str]] = {}
     left_out: dict[str, Stage] = {}
     computed = 0
@@ -167,7 +173,7 @@ def _run_suite(
         some = plan.as_plan(stages(store))
         try:
             computed += run_plan(
-                some, store, registry, observer, workers=workers or some.workers, fail_fast=fail_fast
+                some, store, registry, observer, workers=workers or some.workers, fail_fast=fail_fast, cluster=cluster
             )  # fmt: skip
         except StagesFailed as error:
             failed |= error.failed

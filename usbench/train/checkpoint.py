@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from usbench.errors import UsbenchError
 
 def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> None:
     """Write the tensors and the facts beside them; the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as every file of this user's has it
         save_file(whole, temporary, metadata={"usbench": json.dumps(facts or {})})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)  # the writer shuts everybody else out, and a store may be shared
         temporary.replace(path)
     except SafetensorError as error:
         # The writer wraps the system's error (a full disk, say); say it as one.
