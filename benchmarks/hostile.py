@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 import tempfile
 import time
@@ -18,12 +19,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "faults"))
 from kinds import KINDS, Case, make_world, try_case
 
 
+STUCK = 60  # seconds
+
+
 def run(count: int, seed: int, only: str, folder: Path, show: bool) -> list[Case]:
     """So many damages, dealt out over the kinds in turn."""
     world = make_world(folder / "good")
     kinds = [kind for kind in KINDS if only in kind.name]
     cases = []
     for number in range(count):
+        faulthandler.dump_traceback_later(STUCK, exit=True)  # where not even a signal ends it
         kind = kinds[number % len(kinds)]
         case = try_case(kind, world, folder / f"case-{number}", number // len(kinds), seed)
         cases.append(case)
@@ -31,6 +36,7 @@ def run(count: int, seed: int, only: str, folder: Path, show: bool) -> list[Case
             print(f"{case.kind} · {case.damage} · {case.command}\n  {case.code} {case.said[:300]!r}", flush=True)
         if case.faults:
             print(f"  FAULT: {'; '.join(case.faults)}\n{case.trace}", flush=True)
+    faulthandler.cancel_dump_traceback_later()
     return cases
 
 

@@ -269,7 +269,9 @@ class Registry:
     def _import(self, name: str, load: Callable[[], Any]) -> None:
         try:
             plugin = load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's module may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - importing a stranger's module may raise anything
             self.broken[name] = f"{type(error).__name__}: {error}"
             return
         self._found.add(name)

@@ -20,7 +20,6 @@ from usbench.runs import plan
 SECONDS = 10.0
 ADDRESSES = 8 * 2**30  # bytes of address space that a command may add: what asks for terabytes is refused
 UNFINISHED = (".tmp", ".part", ".spool", ".old")
-OF_A_STORE = ("store.json", "index.json", "stages")  # what a store may have gained when a command fails
 
 
 class Hang(BaseException):
@@ -136,7 +135,7 @@ def faults(ended: Ended, names: tuple[str, ...], before: set[str], after: set[st
             found.append("the message does not name the file")
     new = after - before
     stores = {name.rpartition("/")[0] for name in new | before if name.endswith("store.json")}
-    left = [name for name in new - stores if name.rpartition("/")[2] not in OF_A_STORE]
+    left = [name for name in new - stores if not any(name.startswith(f"{store}/") for store in stores)]
     if ended.code and left:
         found.append(f"left behind: {min(left)}")
     if half := [name for name in new if name.endswith(UNFINISHED)]:

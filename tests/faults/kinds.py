@@ -352,7 +352,6 @@ KINDS = [
         lambda world, folder, file: ["data", "leaks", file, world.pack, "-o", folder / "o.png"],
         lambda world, folder, file: ["data", "splits", file, "-o", folder / "o.json"],
         _run("--dry-run", "--data", Path),
-        _run("--dry-run", "--data", World, "--ood", Path),
     ]),
     Kind("image, imported", _image, IMAGES, [
         _imported(_release), _imported(_release, "--skip-broken"),

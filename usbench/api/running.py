@@ -14,7 +14,7 @@ from usbench.api.outlook import outlook
 from usbench.api.progress import Display
 from usbench.api.result import Result
 from usbench.api.trackers import Trackers, tracker_names
-from usbench.errors import Interrupted, UsbenchError, of_system
+from usbench.errors import Interrupted, UsbenchError, about, of_system
 from usbench.hooks import registry
 from usbench.report.summary import run_name, summarise
 from usbench.runs.engines import run_plan
@@ -82,11 +82,13 @@ def run(
 
 def _run(asked: dict[str, Any]) -> Result:
     trackers = tracker_names(asked["track"])
-    spec = spec_of(asked, asked["set"], asked["config"])
+    config = asked["config"]
+    with about("with the config", config):
+        spec = spec_of(asked, asked["set"], config)
     console = Console(quiet=not asked["progress"])
     store = Store(Path(asked["out"]))
     store.check_place()
-    with Display(console) as display:
+    with Display(console) as display, about("with the config", config):
         plan = make_plan(registry(), spec, display.making)
     if asked["save_config"] is not None:
         _save_config(Path(asked["save_config"]), config_text(spec))

@@ -46,8 +46,11 @@ def _last_loss(folder: Path) -> str:
     path = folder / "curve.csv"
     if not path.is_file():
         return ""
-    curve = path.read_text("utf-8").splitlines()
-    return f"{float(dict(zip(curve[0].split(','), curve[-1].split(','), strict=True))['loss']):.3f}"
+    try:
+        curve = path.read_text("utf-8").splitlines()
+        return f"{float(dict(zip(curve[0].split(','), curve[-1].split(','), strict=True))['loss']):.3f}"
+    except (ValueError, KeyError, IndexError) as error:
+        raise UsbenchError(f"{path} is damaged ({error}): delete its folder and run again.") from None
 
 
 @click.command("leaderboard")

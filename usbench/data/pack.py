@@ -7,11 +7,12 @@ renamed, and validated when it is opened.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from PIL import Image as PILImage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from usbench.data.soundness import unsound_file, unsound_table
 from usbench.errors import UsbenchError
 from usbench.items import Item
 
@@ -253,8 +255,12 @@ class Pack:
         if schema is None or missing:
             raise UsbenchError(f"{self.path} is an HDF5 file but no usbench pack (no {missing[0]}).")
         shape = file["images"].shape
+        if not all(shape):
+            raise UsbenchError(f"{self.path} holds no image: make or import it again.")
         if len(shape) != 3 or shape[1] != shape[2] or file["images"].dtype != np.uint8:
             raise UsbenchError(f"{self.path} holds images of shape {shape}: a pack has (N, size, size) uint8.")
+        if trouble := unsound_file(file, PLANES, FIELDS, TEXT):
+            raise UsbenchError(f"{self.path} is no sound pack ({trouble}): make or import it again.")
         wrong = [n for n in (*PLANES, *FIELDS) if file[n].shape[0] != shape[0]]
         if wrong:
             raise UsbenchError(f"{self.path} is damaged: '{wrong[0]}' has not one entry for each of {shape[0]} images.")
@@ -269,6 +275,8 @@ class Pack:
         self.table = pd.DataFrame(
             {k: file[k].asstr()[:] if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()}
         )
+        if trouble := unsound_table(self.table):
+            raise UsbenchError(f"{self.path} is no sound pack ({trouble}): make or import it again.")
 
     @property
     def name(self) -> str:
@@ -283,22 +291,36 @@ class Pack:
     @property
     def skipped(self) -> tuple[int, dict[str, str]]:
         """How many files the importer left out, and why: the first of them by name."""
-        said = json.loads(str(self.attributes.get("skipped", "{}")))
-        return int(said.get("count", 0)), dict(said.get("reasons", {}))
+        try:
+            said = json.loads(str(self.attributes.get("skipped", "{}")))
+            reasons = {str(name): str(reason) for name, reason in said.get("reasons", {}).items()}
+            return int(said.get("count", 0)), reasons
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise UsbenchError(f"{self.path} says in no way what was left out ({error}): import it again.") from None
 
     @property
     def images(self) -> np.ndarray:
         """(N, size, size) uint8, memory-mapped."""
-        return np.memmap(self.path, np.uint8, "r", offset=self._offset, shape=(self.count, self.size, self.size))
+        try:
+            return np.memmap(self.path, np.uint8, "r", offset=self._offset, shape=(self.count, self.size, self.size))
+        except (OSError, ValueError) as error:  # it was cut short since
+            raise UsbenchError(f"{self.path} is not a complete pack ({error}): make or import it again.") from error
 
     def plane(self, name: str, indices: np.ndarray) -> np.ndarray:
         """Masks or sectors of the given images, as bool."""
-        with h5py.File(self.path, "r", locking=False) as file:
-            data = file[name]
-            out = np.empty((len(indices), self.size, self.size), np.bool_)
+        out = np.empty((len(indices), self.size, self.size), np.bool_)
+        with self._reading() as file:
             for row, index in enumerate(indices):
-                data.read_direct(out, np.s_[int(index)], np.s_[row])
-            return out
+                file[name].read_direct(out, np.s_[int(index)], np.s_[row])
+        return out
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[h5py.File]:
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                yield file
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:  # a chunk that is damaged, say
+            raise UsbenchError(f"{self.path} is not a complete pack ({error}): make or import it again.") from error
 
     def capabilities(self) -> set[str]:
         """What a plugin's `needs` can ask of this pack."""
@@ -313,7 +335,7 @@ class Pack:
 
     def check(self) -> None:
         """Read everything and compare with the digest in the file."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        with self._reading() as file:
             found = _digest(file)
         if found != self.digest:
             raise UsbenchError(f"{self.path} was changed after it was written (digest {found}, not {self.digest}).")

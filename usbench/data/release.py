@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import re
 import stat
@@ -56,7 +57,7 @@ class Release:
             raise UsbenchError(f"{self.path} has no file '{name}': is it the whole official release?")
         try:
             return self.files[name]()
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError) as error:
             raise Undecodable(f"it cannot be unpacked ({error})") from error
 
     def within(self, root: str) -> Release:
@@ -141,11 +142,17 @@ def _folder(path: Path) -> Release:
         folders[:] = sorted(f for f in folders if not _hidden(f))
         for name in names:
             file = Path(folder, name)
-            if not _hidden(name):
-                files[file.relative_to(path).as_posix()] = file.read_bytes
+            if not _hidden(name) and file.is_file():  # a pipe or a device may never end
+                files[file.relative_to(path).as_posix()] = partial(_whole, file)
         if len(files) > MAX_FILES:
             raise UsbenchError(f"{path} holds more than {MAX_FILES:,} files: name the folder of one release.")
     return Release(path, files)
+
+
+def _whole(file: Path) -> bytes:
+    if file.stat().st_size > MAX_MEMBER:
+        raise Undecodable(f"it has more than {MAX_MEMBER:,} bytes")
+    return file.read_bytes()
 
 
 def _hidden(name: str) -> bool:

@@ -51,8 +51,10 @@ def _named(word: str) -> list[Found]:
     path = Path(word)
     if path.is_dir():
         return _below(path)
-    if path.exists():
+    if path.is_file():
         return [Found(path, path.name)]
+    if path.exists():
+        raise UsbenchError(f"{word} is no file that can be read to its end: name files, folders or patterns.")
     if any(letter in word for letter in WILD):
         root = path.parent
         while any(letter in str(root) for letter in WILD):
@@ -68,8 +70,8 @@ def _below(folder: Path) -> list[Found]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if _is_image(name):
-                path = Path(place, name)
+            path = Path(place, name)
+            if _is_image(name) and path.is_file():  # a pipe or a device may never end
                 found.append(Found(path, path.relative_to(folder).as_posix()))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,6 +101,10 @@ def predict(
         temporary.replace(made.table)
     finally:
         temporary.unlink(missing_ok=True)
+        if not made.done:
+            made.table.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                folder.rmdir()
     if not made.done:
         first = next(iter(made.skipped.items()))
         raise RunFailed(f"none of {len(tasks)} images can be used, for example {first[0]}: {first[1]}.")
