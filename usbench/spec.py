@@ -200,7 +200,7 @@ def read_config(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsbenchError(f"the config {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsbenchError(f"the config {path} is not TOML: {error}.") from None
     run = document.get("run", document)
     if not isinstance(run, dict):

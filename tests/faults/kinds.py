@@ -344,6 +344,14 @@ def _stored(file: Path) -> tuple[str, ...]:
     return (f"{file.parent.name}/{file.name}", file.parent.name, str(file))
 
 
+def _record(file: Path) -> tuple[str, ...]:
+    """A record by its folder; where it names another stage or row, that."""
+    return (*_stored(file), "/record.json", "leaderboard.csv")
+
+
+SHALLOW = {name: damage for name, damage in JSON.items() if "deeply" not in name}
+
+
 KINDS = [
     Kind("pack", _pack, PACKS, [
         lambda world, folder, file: ["data", "check", file],
@@ -386,15 +394,15 @@ KINDS = [
         lambda world, folder, file: ["verify", folder / "store"],
         lambda world, folder, file: ["export", file.parent, "-o", folder / "o"],
         lambda world, folder, file: ["leaderboard", folder / "store", "--csv", folder / "o.csv"],
-    ]),
-    Kind("record.json", _in_store("stages/*/record.json"), JSON, [
+    ], lambda file: (file.name, file.parent.name, "is one row")),
+    Kind("record.json", _in_store("stages/*/record.json"), SHALLOW, [
         lambda world, folder, file: ["verify", folder / "store"],
         lambda world, folder, file: ["leaderboard", folder / "store", "--csv", folder / "o.csv", "--md", folder / "o.md"],  # noqa: E501
         lambda world, folder, file: ["show", folder / "store" / world.run.name],
         lambda world, folder, file: ["export", folder / "store" / world.run.name, "-o", folder / "o"],
         lambda world, folder, file: ["verify", folder / "store" / world.run.name / "leaderboard.csv"],
-    ], _stored),
-    Kind("store.json", _in_store("store.json"), JSON, [
+    ], _record),
+    Kind("store.json", _in_store("store.json"), SHALLOW, [
         lambda world, folder, file: ["leaderboard", folder / "store"],
         lambda world, folder, file: ["verify", folder / "store"],
     ], lambda file: ("store.json", str(file.parent))),
@@ -416,7 +424,9 @@ KINDS = [
         lambda world, folder, file: ["verify", folder / "store"],
         lambda world, folder, file: ["export", folder / "store" / world.run.name, "-o", folder / "o"],
     ], _stored),
-    Kind("starting weights", _weights, SAFETENSORS, [_run("--data", World, "--init", Path)]),
+    Kind("starting weights", _weights, SAFETENSORS, [
+        _run("--data", World, "--init", Path),
+    ], lambda file: (file.name, "became nan", "became inf")),
     Kind("leaderboard", _board, CSV, [
         lambda world, folder, file: ["verify", file, "--in", world.store],
     ]),

@@ -31,7 +31,10 @@ def show(run: Path) -> None:
     for stage_id, title in result.titles.items():
         if stage_id.startswith("evaluate"):
             continue
-        facts = result.store.record(stage_id)["facts"]
+        record = result.store.record(stage_id)
+        facts = record.get("facts") if isinstance(record, dict) else None
+        if not isinstance(facts, dict):
+            raise UsbenchError(f"{result.store.folder(stage_id) / 'record.json'} lacks 'facts': delete its folder.")
         inner = next((name for name in facts if name.endswith("_inner")), "")
         numbers = [(facts.get(k), f) for k, f in ((inner, ".3f"), ("spread", ".2f"), ("rankme", ".1f"))]
         table.add_row(
@@ -152,7 +155,7 @@ def verify(place: Path, folder: Path | None) -> None:
             verifier.tables()
     report = verifier.report
     for what, rows in report.wrong:
-        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(rows) or 'no row'}"))
+        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
     for reason, count in report.skipped.items():
         click.echo(one_line(f"skipped: {count} × {reason}"))
     looked = f"{report.stages} stages and {report.rows} rows looked at"

@@ -24,6 +24,7 @@ MAX_MEMBER = 2**30  # bytes that one file of a zip may unpack to
 MAX_TOTAL = 2**39
 MAX_RATIO = 100  # bytes unpacked for a byte of the zip, where the whole is more than a table or two
 SMALL = 2**26
+MAX_COLUMNS = 1000  # of a table
 
 
 class NotThisSet(UsbenchError):
@@ -85,6 +86,8 @@ class Release:
                 table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise UsbenchError(f"the table '{found[0]}' of {self.path} cannot be read ({error}).") from error
+        if len(table.columns) > MAX_COLUMNS:
+            raise UsbenchError(f"the table '{found[0]}' of {self.path} has {len(table.columns):,} columns: mend it.")
         table.columns = [str(column).strip() for column in table.columns]
         if missing := [column for column in columns if column not in table.columns]:
             raise UsbenchError(

@@ -69,7 +69,9 @@ class Remaker:
             masks = unpack_masks(tensors["masks"].numpy(), (int(facts["height"]), int(facts["width"])))
         except (KeyError, TypeError, ValueError) as error:
             return f"{MASKS}: it holds no masks ({error})"
-        names = result.scores()["name"]
+        names = result.scores().get("name")
+        if names is None:
+            return f"{SCORES}: it has no column 'name'"
         place = pd.Series(np.arange(pack.count), index=pack.table.name)
         if strangers := [name for name in names if name not in place.index]:
             return f"{SCORES}: the pack has no image '{strangers[0]}'"

@@ -92,7 +92,7 @@ def _canvas(trained: Trained) -> int:
     for result in trained.tests:
         if (result.folder / MASKS).is_file():
             facts = checkpoint.read(result.folder / MASKS)[1]
-            if isinstance(height := facts.get("height"), int):
+            if isinstance(facts, dict) and isinstance(height := facts.get("height"), int):
                 return height
     return 2 * int(trained.record["identity"]["size"])
 

@@ -10,16 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageOps
 
-from usbench.data.pixels import grey_of, read_image
+from usbench.data.pixels import grey_of, read_image, turned_upright
 from usbench.data.release import IMAGES, Undecodable
 from usbench.errors import UsbenchError, listed
 
 MORE = (".pgm", ".ppm", ".pnm", ".jp2", ".jfif", ".tga")
 WILD = "*?["
 MAX_BYTES = 2**30
-ORIENTATION = 0x0112  # of EXIF
 TURNED, FIRST = "turned upright", "first of several frames"
 
 
@@ -118,7 +116,7 @@ def read_scan(path: Path) -> tuple[np.ndarray, list[str]]:
         if getattr(image, "is_animated", False):
             image.seek(0)  # asking went to the next frame
             notes.append(FIRST)
-        upright = _upright(image)
+        upright = turned_upright(image)
         if upright is not None:
             notes.append(TURNED)
         return _grey(upright or image), notes
@@ -126,14 +124,6 @@ def read_scan(path: Path) -> tuple[np.ndarray, list[str]]:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
         raise Undecodable(f"it does not decode as an image ({type(error).__name__})") from None
-
-
-def _upright(image: PILImage.Image) -> PILImage.Image | None:
-    """The image as its EXIF says it is to be seen; None where that is as it is."""
-    try:
-        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else None
-    except Exception:  # noqa: BLE001 - damaged EXIF raises whatever it likes, and says nothing about the pixels
-        return None
 
 
 def _grey(image: PILImage.Image) -> np.ndarray:
