@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,12 @@ def _do(plan: Plan, store: Store, console: Console, watching: Trackers, workers:
 
 
 def _save_config(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.write_text(text, "utf-8")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
     except OSError as error:
         raise UsbenchError(f"--save-config {path} cannot be written ({error.strerror}).") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

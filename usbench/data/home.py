@@ -125,7 +125,8 @@ def write(
     except UsbenchError:
         raise
     except Exception as error:  # a stranger's plugin may raise anything
-        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}.") from error
+        at = f" (in {source})" if source is not None else ""
+        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}{at}.") from error
     return Pack(path)
 
 

@@ -24,6 +24,7 @@ from PIL import Image as PILImage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from usbench.data.sink import Sink
 from usbench.data.soundness import unsound_file, unsound_table
 from usbench.errors import UsbenchError
 from usbench.items import Item
@@ -133,7 +134,7 @@ def write_pack(
     spool = temporary.with_suffix(".spool")
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS if name != "group"}
     try:
-        with h5py.File(temporary, "w") as file, spool.open("wb") as raw:
+        with Sink(temporary) as sink, spool.open("wb") as raw, h5py.File(sink, "w") as file:
             planes = {
                 name: file.create_dataset(
                     name, (0, size, size), np.bool_, maxshape=(None, size, size), chunks=(1, size, size),
@@ -143,6 +144,7 @@ def write_pack(
             }  # fmt: skip
             for count, item in enumerate(items, start=1):
                 _add(item, size, raw, planes, columns)
+                sink.check()
                 if progress is not None:
                     progress(count)
             if not columns["name"]:
@@ -152,6 +154,8 @@ def write_pack(
             if left_out := skipped():
                 file.attrs["skipped"] = _shortened(left_out)
             digest = str(file.attrs["digest"])
+            file.close()
+            sink.check()
         temporary.replace(path)
         return digest
     finally:

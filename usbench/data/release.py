@@ -76,15 +76,15 @@ class Release:
         if len(found) != 1:
             count = "no table" if not found else f"{len(found)} tables"
             raise UsbenchError(f"{self.path} has {count} called '{wanted}': keep the official one there, and no other.")
-        raw = self.read(found[0])
         try:
+            raw = self.read(found[0])
             if found[0].lower().endswith("x"):
                 table = pd.read_excel(io.BytesIO(raw), dtype=str, na_filter=False)
             else:
                 text = decode_text(raw)
                 separator = max(",;\t", key=text.partition("\n")[0].count)
                 table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile, Undecodable) as error:
             raise UsbenchError(f"the table '{found[0]}' of {self.path} cannot be read ({error}).") from error
         if len(table.columns) > MAX_COLUMNS:
             raise UsbenchError(f"the table '{found[0]}' of {self.path} has {len(table.columns):,} columns: mend it.")

@@ -99,6 +99,11 @@ def predict(
                 if progress is not None:
                     progress(made.done + len(made.skipped), len(tasks))
         temporary.replace(made.table)
+    except OSError as error:
+        raise UsbenchError(
+            f"-o {folder} cannot be written to the end ({error.strerror or error}): make room and add --force, or name "
+            "another folder."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
         if not made.done:
