@@ -1,7 +1,7 @@
 """Damaged files of every kind through the command line: no traceback, no hang, nothing half-written, the file named.
 
-    python benchmarks/hostile.py            # 500 damages, a table; exit code 1 where one is not answered well
-    python benchmarks/hostile.py --count 5000 --seed 1 --show
+python benchmarks/hostile.py            # 500 damages, a table; exit code 1 where one is not answered well
+python benchmarks/hostile.py --count 5000 --seed 1 --show
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "faults"))
 
 from kinds import KINDS, Case, make_world, try_case
-
 
 STUCK = 60  # seconds
 

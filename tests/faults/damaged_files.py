@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from mutate import BYTES, CSV, Damage, Rng
+from mutate import BYTES, Damage, Rng
 from PIL import Image
 
 # Packs
@@ -129,7 +129,13 @@ def _nested(file: h5py.File, rng: Rng) -> None:
     file["/".join(["label"] * 2000)] = np.zeros(3)
 
 
-def _number(dtype_max: bool = False) -> Callable[[Any, Rng], Any]:
+def _grouped(file: h5py.File, rng: Rng) -> None:
+    name = _one(rng, (*PLANES, *NUMBERS))
+    file.move(name, "was")
+    file.create_group(name)
+
+
+def _number() -> Callable[[Any, Rng], Any]:
     def made(old: Any, rng: Rng) -> Any:
         new = np.array(old)
         if new.dtype == np.bool_:
@@ -171,7 +177,7 @@ PACKS: dict[str, Damage] = {
     "still more odd numbers": _put(NUMBERS, _number()),
     "odd words": _put(WORDS, _words, dtype=TEXT),
     "more odd words": _put(WORDS, _words, dtype=TEXT),
-    "a group": _h5(lambda file, rng: (name := _one(rng, (*PLANES, *NUMBERS)), file.move(name, "was"), file.create_group(name)) and None),  # noqa: E501
+    "a group": _h5(_grouped),
     "a link to nowhere": _linked(lambda path: h5py.SoftLink("/nowhere")),
     "a link to itself": _linked(lambda path: h5py.SoftLink("/")),
     "a link outside": _linked(_external_link),
@@ -235,6 +241,19 @@ def _made(make: Callable[[Rng], bytes]) -> Damage:
     return damage
 
 
+def _then(form: str, damage: Damage) -> Damage:
+    """A good image of another form, damaged."""
+    options = {"compression": "tiff_lzw"} if form == "TIFF" else {}
+
+    def both(path: Path, rng: Rng) -> None:
+        _made(lambda rng: _saved(Image.fromarray(_noise(rng)), form, **options))(path, rng)
+        damage(path, rng)
+
+    return both
+
+
+BINARY = [name for name in BYTES if name not in ("empty", "text", "noise")]
+ODD_EXIF = b"Exif\0\0MM\0*\xff\xff\xff\xff"
 IMAGES: dict[str, Damage] = {
     "a bomb": _made(lambda rng: png(60_000, 60_000)),
     "a bomb of pixels": _made(lambda rng: png(20_000, 20_000, data=bytes(10_000_000))),
@@ -262,9 +281,9 @@ IMAGES: dict[str, Damage] = {
     "animated WebP": _made(lambda rng: _frames(rng, "WEBP")),
     "pages": _made(lambda rng: _frames(rng, "TIFF")),
     "turned": _made(_turned),
-    "damaged EXIF": _made(lambda rng: _saved(Image.fromarray(_noise(rng)), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")),  # noqa: E501
-    **{f"a JPEG: {name}": (lambda damage: lambda path, rng: (_made(lambda r: _saved(Image.fromarray(_noise(r)), "JPEG"))(path, rng), damage(path, rng)) and None)(damage) for name, damage in BYTES.items() if name not in ("empty", "text", "noise")},  # noqa: E501
-    **{f"a TIFF: {name}": (lambda damage: lambda path, rng: (_made(lambda r: _saved(Image.fromarray(_noise(r)), "TIFF", compression="tiff_lzw"))(path, rng), damage(path, rng)) and None)(damage) for name, damage in BYTES.items() if name not in ("empty", "text", "noise")},  # noqa: E501
+    "damaged EXIF": _made(lambda rng: _saved(Image.fromarray(_noise(rng)), "JPEG", exif=ODD_EXIF)),
+    **{f"a JPEG: {name}": _then("JPEG", BYTES[name]) for name in BINARY},
+    **{f"a TIFF: {name}": _then("TIFF", BYTES[name]) for name in BINARY},
     **BYTES,
 }  # fmt: skip
 
@@ -348,10 +367,16 @@ def _inside(archive: zipfile.ZipFile, rng: Rng) -> None:
     archive.writestr("images/inner.zip", file.getvalue())
 
 
+def _many(archive: zipfile.ZipFile, rng: Rng) -> None:
+    for number in range(20_000):
+        archive.writestr(f"images/{number}.txt", b"")
+
+
 ZIPS: dict[str, Damage] = {
     **{f"a member {name!r}": _member(name) for name in (
         "../outside.png", "images/../../outside.png", "/etc/outside.png", "C:\\outside.png", "..\\outside.png",
-        "images/a\x1b[31m.png", "images/CON.png", "images/" + "x" * 3000 + ".png", "images/a.png/b.png", "images//b.png",
+        "images/a\x1b[31m.png", "images/CON.png", "images/" + "x" * 3000 + ".png", "images/a.png/b.png",
+        "images//b.png",
         "images/b\nc.png", "\\\\server\\share\\a.png", "images/.../c.png",
     )},
     "a member twice": _zip(lambda archive, rng: archive.writestr(archive.namelist()[0], b"other")),
@@ -359,7 +384,7 @@ ZIPS: dict[str, Damage] = {
     "a link": _zip(_link),
     "a bomb": _zip(_bomb),
     "a zip inside": _zip(_inside),
-    "many members": _zip(lambda archive, rng: [archive.writestr(f"images/{n}.txt", b"") for n in range(20_000)] and None),  # noqa: E501
+    "many members": _zip(_many),
     "encrypted": _heads(8, b"\1\0"),
     "an unknown method": _heads(10, b"\x63\0"),
     "sizes that lie": _heads(24, b"\xff\xff\0\0"),
@@ -375,11 +400,6 @@ ZIPS: dict[str, Damage] = {
 }  # fmt: skip
 
 # The files of a release
-
-
-def _beside(change: Callable[[Path, Rng], None]) -> Damage:
-    """A change of the folder that an image lies in."""
-    return change
 
 
 def _instead(make: Callable[[Path], Any]) -> Damage:
@@ -405,11 +425,9 @@ FOLDERS: dict[str, Damage] = {
     "another case": _case,
     "another suffix": lambda path, rng: path.with_suffix(".jpg").write_bytes(path.read_bytes()) and None,
     "a name with a line": lambda path, rng: path.rename(path.with_name("a\nb\x1b[31m.png")) and None,
-    "a name that is no UTF-8": lambda path, rng: os.rename(path, os.fsencode(path.parent) + b"/\xff\xfe.png"),
+    "a name that is no UTF-8": lambda path, rng: path.rename(path.with_name(os.fsdecode(b"\xff\xfe.png"))) and None,
     "a name of 250 letters": lambda path, rng: path.rename(path.with_name("x" * 246 + ".png")) and None,
     "a name like an option": lambda path, rng: path.rename(path.with_name("--out=x.png")) and None,
     "a name like a formula": lambda path, rng: path.rename(path.with_name("=1+1.png")) and None,
     "gone": lambda path, rng: path.unlink(),
 }
-
-TABLES: dict[str, Damage] = CSV

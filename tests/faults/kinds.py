@@ -19,8 +19,14 @@ from mutate import BYTES, CSV, JSON, TEXTS, TOML, Damage
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-TINY = "--aug spatial --backbone unet-tiny --size 32 --labels 100 --device cpu --precision float32 --threads 1".split()
-STEPS = "--set pretrain.steps=2 --set pretrain.batch=8 --set finetune.steps=2 --set finetune.batch=4".split()
+TINY = [
+    "--aug", "spatial", "--backbone", "unet-tiny", "--size", "32", "--labels", "100", "--device", "cpu",
+    "--precision", "float32", "--threads", "1",
+]  # fmt: skip
+STEPS = [
+    *("--set", "pretrain.steps=2", "--set", "pretrain.batch=8"),
+    *("--set", "finetune.steps=2", "--set", "finetune.batch=4"),
+]
 
 
 @dataclass(frozen=True)
@@ -292,8 +298,12 @@ SAFETENSORS: dict[str, Damage] = {
     "no header": _length(0),
     "a header of seven bytes": _length(7),
     "NaN": _tensors(lambda t, name, rng: t[name].reshape(-1)[:1].fill(np.nan) if t[name].dtype.kind == "f" else None),
-    "NaN everywhere": _tensors(lambda t, name, rng: [v.fill(np.nan) for v in t.values() if v.dtype.kind == "f"] and None),  # noqa: E501
-    "infinite": _tensors(lambda t, name, rng: t[name].reshape(-1)[:1].fill(np.inf) if t[name].dtype.kind == "f" else None),  # noqa: E501
+    "NaN everywhere": _tensors(
+        lambda t, name, rng: [v.fill(np.nan) for v in t.values() if v.dtype.kind == "f"] and None
+    ),
+    "infinite": _tensors(
+        lambda t, name, rng: t[name].reshape(-1)[:1].fill(np.inf) if t[name].dtype.kind == "f" else None
+    ),
     "another shape": _tensors(lambda t, name, rng: t.update({name: np.zeros((3, 5), np.float32)})),
     "a tensor gone": _tensors(lambda t, name, rng: t.pop(name) is None or None),
     "a tensor more": _tensors(lambda t, name, rng: t.update({"more": np.zeros(3, np.float32)})),
@@ -326,7 +336,15 @@ def _run(*words: object) -> Callable[[World, Path, Path], list[object]]:
 
 def _imported(at: Callable[[Path, Path], Path], *more: str) -> Callable[[World, Path, Path], list[object]]:
     return lambda world, folder, file: [
-        "data", "import", "folder:name=x", at(folder, file), "-o", folder / "o.h5", "--size", "32", *more
+        "data",
+        "import",
+        "folder:name=x",
+        at(folder, file),
+        "-o",
+        folder / "o.h5",
+        "--size",
+        "32",
+        *more,
     ]
 
 

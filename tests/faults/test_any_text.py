@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from usbench.data.frozen import read_split
+from usbench.data.importing import whole
 from usbench.data.pixels import read_colour, read_grey, read_mask
 from usbench.data.release import open_release
 from usbench.errors import UsbenchError
@@ -33,7 +34,7 @@ documents = st.recursive(
 )
 FIELDS = [*RunSpec.model_fields, "steps", "lr", "nothing"]
 values = st.recursive(
-    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.sampled_from(["", "none", "simclr", "a+b", "../x"]),
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.sampled_from(["", "none", "a+b", "../x"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
@@ -140,3 +141,22 @@ def test_no_text_is_a_formula_or_breaks_a_line_of_a_leaderboard(text: str) -> No
         io.StringIO(csv_text(pd.DataFrame({"a": [text]}))), dtype=str, keep_default_na=False, skip_blank_lines=False
     )
     assert again.a.tolist() == [cell]
+
+
+@pytest.mark.parametrize(("where", "words"), [("over", "runs, more than"), ("select", "trials, more than")])
+def test_a_grid_that_would_never_end_is_refused(tmp_path: Path, where: str, words: str) -> None:
+    lists = {f"{group}.{name}": list(range(1, 2000)) for group in ("pretrain", "finetune") for name in ("lr", "steps")}
+    quoted = toml({f'"{key}"': value for key, value in lists.items()})
+    given = quoted if where == "over" else f'{{ over = {quoted}, on = "inner" }}'
+    (tmp_path / "s.toml").write_text(f'[[runs]]\nloss = "none"\n{where} = {given}\n')
+    with pytest.raises(UsbenchError, match=words):
+        read_suite(tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e30", "-1e30", "", "x", "2147483648"])
+def test_a_number_that_no_pack_can_keep_is_unknown(text: str) -> None:
+    assert whole(text) == -1
+
+
+def test_whole_numbers_of_a_table_are_read() -> None:
+    assert [whole(text) for text in ("0", "7", "7.0", "3,0", "-2")] == [0, 7, 7, 3, -2]

@@ -51,7 +51,9 @@ def test_what_never_ends_is_not_read_as_an_image(world: World, tmp_path: Path, d
     _case("file of a release", damage, world, tmp_path / "case", command)
 
 
-@pytest.mark.parametrize("damage", [name for name in ZIPS if ".." in name or "/etc" in name or "C:" in name or "link" in name])  # noqa: E501
+@pytest.mark.parametrize(
+    "damage", [name for name in ZIPS if ".." in name or "/etc" in name or "C:" in name or "link" in name]
+)
 def test_a_zip_cannot_lead_out_of_itself(world: World, tmp_path: Path, damage: str) -> None:
     code, said = _case("zip", damage, world, tmp_path / "case", 0)
     if "/.../" not in damage:  # an odd name, and no way out
@@ -86,7 +88,9 @@ def test_a_prediction_that_cannot_be_made_leaves_no_folder(world: World, tmp_pat
 
 def test_a_plugin_that_leaves_or_registers_rubbish_is_listed_as_broken(world: World, tmp_path: Path) -> None:
     chosen = next(each for each in KINDS if each.name == "plugin")
-    rubbish = [name for name in chosen.damages if name.startswith(("options", "a number", "no ", "interrupts", "a summ"))]
+    rubbish = [
+        name for name in chosen.damages if name.startswith(("options", "a number", "no ", "interrupts", "a summ"))
+    ]
     for place, damage in enumerate(rubbish):
         _case("plugin", damage, world, tmp_path / str(place), 1)
 

@@ -125,8 +125,8 @@ def write(
     except UsbenchError:
         raise
     except Exception as error:  # a stranger's plugin may raise anything
-        at = f" (in {source})" if source is not None else ""
-        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}{at}.") from error
+        where = f" (in {source})" if source is not None else ""
+        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}{where}.") from error
     return Pack(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ class Sink(io.RawIOBase):
         """Write all of it, or remember why not."""
         view, at = memoryview(data).cast("B"), 0
         while at < len(view):
-            at += self._tried(lambda: self.file.write(view[at:]), len(view) - at)
+            at += self._tried(functools.partial(self.file.write, view[at:]), len(view) - at)
         return len(view)
 
     def readinto(self, buffer: Any) -> int:

@@ -41,7 +41,7 @@ def unsound_table(table: pd.DataFrame) -> str:
     """What is wrong with the values that places and splits are made of."""
     if not table.name.is_unique or not table.name.all():
         return "its images have not one name each"
-    if int(table.label.min()) < -1 or int(table[["native_height", "native_width"]].min(axis=None)) < 1:
+    if (table.label < -1).any() or (table.native_height < 1).any() or (table.native_width < 1).any():
         return "it has labels below -1, or images without pixels"
     if not np.isfinite(table.scale).all() or not (table.scale > 0).all():
         return "it has scales that are no positive numbers"

@@ -93,7 +93,13 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tup
             return (), recipe
         schedule = store.record(f"pretrain-{tuned['pretrained']}")["identity"]["schedule"]
         return (int(schedule["steps"]), int(schedule["batch"])), recipe
-    except (UsbenchError, KeyError, TypeError, ValueError, OverflowError):  # the evaluation came here without its trainings
+    except (
+        UsbenchError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # the evaluation came here without its trainings
         return tuple(int(n) if isinstance(n := facts.get(k), int) else 0 for k in ("steps", "images_seen")), ""
 
 
