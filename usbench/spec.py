@@ -71,7 +71,10 @@ def _sets(value: Any) -> Any:
     given = _listed(value)
     if not isinstance(given, list | tuple):
         return given
-    parts = [part for text in given for part in ([text] if Path(str(text)).is_file() else str(text).split("+"))]
+    parts: list[Any] = []
+    for text in given:
+        there = os.path.isfile(str(text))  # noqa: PTH113 - Path.is_file raises where a name is too long
+        parts += [text] if there else str(text).split("+")
     if not all(str(part).strip() for part in parts):
         raise ValueError(f"a data set has no name in '{'+'.join(map(str, parts))}'")
     return parts

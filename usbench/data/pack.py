@@ -240,7 +240,7 @@ class Pack:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
             raise UsbenchError(f"there is no pack at {path}: import one with 'usbench data import' or name a data set.")
         try:
             with h5py.File(path, "r", locking=False) as file:

@@ -60,6 +60,10 @@ class Release:
             return self.files[name]()
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError) as error:
             raise Undecodable(f"it cannot be unpacked ({error})") from error
+        except OSError as error:
+            if error.filename is not None:  # the file itself, and not what the zip says of it
+                raise
+            raise Undecodable(f"it cannot be unpacked ({error})") from error
 
     def within(self, root: str) -> Release:
         """The files below a folder of the release."""

@@ -47,6 +47,8 @@ class Remaker:
         if pack is None:
             return Answer(skipped=f"an evaluation on '{name}', whose pack {digest} is not here")
         identity = dict(record["identity"]).get("protocol") or {}
+        if not isinstance(identity, dict) or not isinstance(identity.get("options", {}), dict):
+            return Answer(wrong="record.json: it does not say what protocol it was")
         entries = {entry.name: entry for entry in registry().entries("protocol")}
         entry = entries.get(identity.get("name", ""))
         if entry is None:

@@ -66,13 +66,14 @@ def result_of(store: Store, folder: Path, record: dict[str, Any]) -> Result:
     try:
         row, facts, finetuned = dict(record["row"]), dict(record["facts"]), str(record["identity"]["finetuned"])
         lacking = [name for name, kind in NEEDED_OF_ROW.items() if not isinstance(row.get(name), kind)]
+        lacking += [name for name, value in row.items() if isinstance(value, list | dict)]
         lacking += [name for name in ("metrics", "primary") if not _is_text(facts.get(name))]
         lacking += [] if KEY.fullmatch(finetuned) else ["finetuned"]
         versions = {str(k): str(v) for k, v in dict(record.get("versions", {})).items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UsbenchError(f"{folder / 'record.json'} lacks {error}: delete its folder and run again.") from None
     if lacking:
-        raise UsbenchError(f"{folder / 'record.json'} lacks '{lacking[0]}': delete its folder and run again.")
+        raise UsbenchError(f"{folder / 'record.json'} has no sound '{lacking[0]}': delete its folder and run again.")
     return Result(folder, row, facts, finetuned, versions, *_trainings(store, finetuned, facts))
 
 
