@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 SHOWN = 12  # names of a long list that a sentence holds
 
@@ -28,6 +29,17 @@ class Interrupted(UsbenchError):
     """The user asked to stop, and what was done so far is saved: exit code 130, or 143 after SIGTERM."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def about(what: str, path: object) -> Iterator[None]:
+    """Let the sentence of an error begin with the file that it comes from, where it does not name it."""
+    try:
+        yield
+    except UsbenchError as error:
+        if path is not None and str(path) not in str(error):
+            error.args = (f"{what} {path}: {error}",)
+        raise
 
 
 def listed(names: Iterable[str]) -> str:

@@ -215,13 +215,19 @@ class Registry:
         options: Mapping[str, Any] | None = None,
         **fixed: Any,
     ) -> None:
-        other = self._entries[kind].get(name)
+        other = self._entries[kind].get(name) if isinstance(name, str) else None
         if other is not None:
             raise UsbenchError(
                 f"two plugins register the {kind} '{name}': '{other.plugin}' and '{plugin}'; rename or remove one."
             )
-        if not name or not all(c.isalnum() or c in "-_." for c in name):
+        if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
             raise UsbenchError(f"plugin '{plugin}' registers the {kind} {name!r}: use letters, digits, '-', '_', '.'.")
+        if not (factory is None or isinstance(factory, str) or callable(factory)):
+            raise TypeError(f"the factory of {kind} '{name}' is a {type(factory).__name__}: give a class or a function")
+        if not isinstance(summary, str) or not isinstance(reference, str):
+            raise TypeError(f"summary and reference of {kind} '{name}' must be text")
+        if not isinstance(options or {}, Mapping) or not all(isinstance(key, str) for key in options or {}):
+            raise TypeError(f"the options of {kind} '{name}' must be a dict of names and defaults")
         needs, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, gives))
         self._entries[kind][name] = Entry(
             kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,
@@ -269,7 +275,9 @@ class Registry:
     def _import(self, name: str, load: Callable[[], Any]) -> None:
         try:
             plugin = load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's module may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - importing a stranger's module may raise anything
             self.broken[name] = f"{type(error).__name__}: {error}"
             return
         self._found.add(name)

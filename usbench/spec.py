@@ -71,7 +71,10 @@ def _sets(value: Any) -> Any:
     given = _listed(value)
     if not isinstance(given, list | tuple):
         return given
-    parts = [part for text in given for part in ([text] if Path(str(text)).is_file() else str(text).split("+"))]
+    parts: list[Any] = []
+    for text in given:
+        there = os.path.isfile(str(text))  # noqa: PTH113 - Path.is_file raises where a name is too long
+        parts += [text] if there else str(text).split("+")
     if not all(str(part).strip() for part in parts):
         raise ValueError(f"a data set has no name in '{'+'.join(map(str, parts))}'")
     return parts
@@ -200,7 +203,7 @@ def read_config(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsbenchError(f"the config {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsbenchError(f"the config {path} is not TOML: {error}.") from None
     run = document.get("run", document)
     if not isinstance(run, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from usbench.errors import UsbenchError, unknown
 from usbench.spec import RunSpec, resolve
 
+MOST = 10_000  # runs of one product
 MANY = 200  # runs that nobody starts by mistake
 FIELDS = ("name", "about", "base", "runs")
 ON = ("inner",)  # what a setting may be chosen on: never a test set
@@ -64,7 +66,7 @@ def read_suite(path: Path) -> Suite:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsbenchError(f"the suite {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsbenchError(f"the suite {path} is not TOML: {error}.") from None
     for key in document:
         if key not in FIELDS:
@@ -83,6 +85,8 @@ def _expand(base: dict[str, Any], grid: dict[str, Any], where: str) -> Iterator[
     settings = {key: value for key, value in grid.items() if key not in ("over", "select")}
     over = _lists(grid.get("over", {}), f"over in {where}")
     selection = _selection(grid["select"], where) if "select" in grid else None
+    if (count := math.prod(map(len, over.values()))) > MOST:
+        raise UsbenchError(f"{where} makes {count:,} runs, more than {MOST:,}: shorten its lists.")
     for values in itertools.product(*over.values()):
         given = _with(_with(base, settings), dict(zip(over, values, strict=True)))
         if "loss" not in given:
@@ -102,6 +106,8 @@ def _selection(given: Any, where: str) -> Selection:
     if on not in ON:
         raise UsbenchError(f"select in {where} chooses on '{on}': only on 'inner', never on a test set.")
     over = _lists(given["over"], f"select.over in {where}")
+    if (count := math.prod(map(len, over.values()))) > MANY:
+        raise UsbenchError(f"select.over in {where} makes {count:,} trials, more than {MANY}: shorten its lists.")
     for key in over:
         if not key.startswith(("pretrain.", "finetune.")):
             raise UsbenchError(f"select.over in {where} has '{key}': settings of pretrain and finetune can be chosen.")

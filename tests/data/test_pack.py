@@ -230,7 +230,7 @@ def empty(path: Path) -> None:
         (short_column, "'label' has not one entry"),
         (newer, f"schema {SCHEMA + 1}, newer"),
         (odd_schema, "not a complete pack"),
-        (numbers_for_names, "not a complete pack"),
+        (numbers_for_names, "'name' is int64"),
         (oblong, "(40, 64, 32)"),
         (chunked, "in chunks"),
     ],

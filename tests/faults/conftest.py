@@ -1,10 +1,13 @@
-"""A small run, and what it comes to when nothing disturbs it."""
+"""Good files of every kind; and a small run, with what it comes to when nothing disturbs it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kinds import World, make_world
 from watching import Watcher, table_of
 
 from usbench.hooks import registry
@@ -27,3 +30,9 @@ def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
     store = Store(tmp_path_factory.mktemp("undisturbed")).open()
     assert run_plan(plan, store, registry(), Watcher()) == len(plan.stages)
     return store, table_of(plan, store)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, data_home: Path) -> Iterator[World]:
+    """A release, its pack, a run on it and its export, made by the commands themselves."""
+    yield make_world(tmp_path_factory.mktemp("good"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from usbench.api.progress import Display
 from usbench.api.result import Result
 from usbench.api.tally import Tally
 from usbench.api.trackers import Trackers, tracker_names
-from usbench.errors import Interrupted, UsbenchError, of_system
+from usbench.errors import Interrupted, UsbenchError, about, of_system
 from usbench.hooks import registry
 from usbench.report.summary import run_name, summarise
 from usbench.runs.agenda import StagesFailed
@@ -92,11 +93,13 @@ def run(
 def _run(asked: dict[str, Any]) -> Result:
     trackers = tracker_names(asked["track"])
     working = cluster_of(asked["engine"], asked["workers"], asked["scheduler"], asked["scheduler_file"])
-    spec = spec_of(asked, asked["set"], asked["config"])
+    config = asked["config"]
+    with about("with the config", config):
+        spec = spec_of(asked, asked["set"], config)
     console = Console(quiet=not asked["progress"])
     store = Store(Path(asked["out"]))
     store.check_place()
-    with Display(console) as display:
+    with Display(console) as display, about("with the config", config):
         plan = make_plan(registry(), spec, display.making)
     if asked["save_config"] is not None:
         _save_config(Path(asked["save_config"]), config_text(spec))
@@ -133,7 +136,12 @@ def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: d
 
 
 def _save_config(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.write_text(text, "utf-8")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
     except OSError as error:
         raise UsbenchError(f"--save-config {path} cannot be written ({error.strerror}).") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -125,4 +125,5 @@ def main() -> NoReturn:
 
 
 def _say(sentence: str) -> None:
-    click.echo(f"usbench: {' '.join(sentence.split())}", err=True)
+    shown = "".join(c if c.isprintable() else " " for c in sentence)  # names come from strangers
+    click.echo(f"usbench: {' '.join(shown.split())}", err=True)

@@ -96,8 +96,15 @@ def list_(as_json: bool) -> None:
         click.echo(f"There is no pack in {data_home()}: 'usbench data import NAME PATH' puts one there.")
     for row in rows:
         click.echo(
-            row.get("trouble") or f"{row['name']:<16} {row['images']:>6} images  {row['size']} px  {row['licence']}"
+            _inert(
+                row.get("trouble") or f"{row['name']:<16} {row['images']:>6} images  {row['size']} px  {row['licence']}"
+            )
         )
+
+
+def _inert(line: str) -> str:
+    """A line without characters that a terminal would obey: names in packs come from strangers."""
+    return "".join(c if c.isprintable() else " " for c in line)
 
 
 @complete.offered()
@@ -111,7 +118,8 @@ def info(pack: str, as_json: bool) -> None:
     from usbench.hooks import registry
 
     facts = described(any_pack(registry(), pack))
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
+    for line in [json.dumps(facts, indent=2)] if as_json else lines(facts):
+        click.echo(line if as_json else _inert(line))
 
 
 @complete.offered()

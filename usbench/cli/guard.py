@@ -27,6 +27,7 @@ def leaks(names: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     from usbench.data.home import any_pack
     from usbench.data.leaks import clusters, conflicts, label_of, names_of
     from usbench.hooks import registry
+    from usbench.report.files import one_line
 
     packs = [any_pack(registry(), name) for name in dict.fromkeys(names)]
     with Console(stderr=True).status(f"comparing {sum(pack.count for pack in packs)} images"):
@@ -42,7 +43,7 @@ def leaks(names: tuple[str, ...], as_json: bool, output: Path | None) -> None:
         return
     for place, (members, texts) in enumerate(zip(found, listed, strict=True)):
         shown = ", ".join(f"{text} ({label_of(m) or 'unknown'})" for text, m in zip(texts, members, strict=True))
-        click.echo(f"{place + 1}: {'labels conflict: ' if place in conflicting else ''}{shown}")
+        click.echo(one_line(f"{place + 1}: {'labels conflict: ' if place in conflicting else ''}{shown}"))
     click.echo(
         f"{len(found)} clusters of near-duplicates, {sum(map(len, found))} of {sum(p.count for p in packs)} images; "
         f"labels conflict in {len(conflicting)}"

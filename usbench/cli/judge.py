@@ -35,7 +35,10 @@ def show(run: Path) -> None:
     for stage_id, title in result.titles.items():
         if stage_id.startswith("evaluate"):
             continue
-        facts = result.store.record(stage_id)["facts"]
+        record = result.store.record(stage_id)
+        facts = record.get("facts") if isinstance(record, dict) else None
+        if not isinstance(facts, dict):
+            raise UsbenchError(f"{result.store.folder(stage_id) / 'record.json'} lacks 'facts': delete its folder.")
         inner = next((name for name in facts if name.endswith("_inner")), "")
         numbers = [(facts.get(k), f) for k, f in ((inner, ".3f"), ("spread", ".2f"), ("rankme", ".1f"))]
         table.add_row(
@@ -50,8 +53,11 @@ def _last_loss(folder: Path) -> str:
     path = folder / "curve.csv"
     if not path.is_file():
         return ""
-    curve = path.read_text("utf-8").splitlines()
-    return f"{float(dict(zip(curve[0].split(','), curve[-1].split(','), strict=True))['loss']):.3f}"
+    try:
+        curve = path.read_text("utf-8").splitlines()
+        return f"{float(dict(zip(curve[0].split(','), curve[-1].split(','), strict=True))['loss']):.3f}"
+    except (ValueError, KeyError, IndexError) as error:
+        raise UsbenchError(f"{path} is damaged ({error}): delete its folder and run again.") from None
 
 
 @click.command("leaderboard")
@@ -173,7 +179,7 @@ def verify(place: Path, folder: Path | None, rerun: str | None, every: bool) -> 
     if every or rerun is not None:
         _train_again(verifier, None if place.is_dir() else place, "all" if every else str(rerun))
     for what, rows in report.wrong:
-        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(rows) or 'no row'}"))
+        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
     for reason, count in report.skipped.items():
         click.echo(one_line(f"skipped: {count} × {reason}"))
     looked = f"{report.stages} stages and {report.rows} rows looked at"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from usbench.cli import Group, complete
-from usbench.errors import Interrupted, UsbenchError
+from usbench.errors import Interrupted, UsbenchError, about
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,8 +51,8 @@ def _resolved(file: Path, skip_missing: bool) -> SuitePlan:
     from usbench.runs.suite import plan_suite
     from usbench.suites import read_suite
 
-    read = read_suite(file)
-    with Display(Console(stderr=True)) as display:
+    with about("in the suite", file), Display(Console(stderr=True)) as display:
+        read = read_suite(file)
         return plan_suite(registry(), read, display.making, skip_missing=skip_missing)
 
 

@@ -11,7 +11,7 @@ from usbench.data.pack import Pack, write_pack
 from usbench.data.place import data_home
 from usbench.data.release import NotThisSet
 from usbench.data.sector import with_sector
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import RunFailed, UsbenchError, about
 from usbench.hooks import Entry, Registry, registry
 from usbench.items import Dataset
 from usbench.spec import Choice, key_of
@@ -112,7 +112,8 @@ def write(
 ) -> Pack:
     """Make a pack at a path; a place that cannot be written is said in a sentence."""
     try:
-        make_pack(entry, dataset, name, path, source, size, progress)
+        with about("in", source):
+            make_pack(entry, dataset, name, path, source, size, progress)
     except OSError as error:
         at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         if source is not None and at is not None and (at == source or source in at.parents):
@@ -125,7 +126,8 @@ def write(
     except UsbenchError:
         raise
     except Exception as error:  # a stranger's plugin may raise anything
-        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}.") from error
+        where = f" (in {source})" if source is not None else ""
+        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}{where}.") from error
     return Pack(path)
 
 

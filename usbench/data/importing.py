@@ -181,6 +181,6 @@ def number(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A table's cell as a whole number; −1 where it holds none."""
+    """A table's cell as a whole number; −1 where it holds none that a pack can keep."""
     value = number(text)
-    return int(value) if value == value else -1
+    return int(value) if abs(value) < 2**31 else -1

@@ -7,11 +7,13 @@ renamed, and validated when it is opened.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from PIL import Image as PILImage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from usbench.data.sink import Sink
+from usbench.data.soundness import unsound_file, unsound_table
 from usbench.errors import UsbenchError
 from usbench.items import Item
 
@@ -137,7 +141,7 @@ def write_pack(
     spool = temporary.with_suffix(".spool")
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS if name != "group"}
     try:
-        with h5py.File(temporary, "w") as file, spool.open("wb") as raw:
+        with Sink(temporary) as sink, spool.open("wb") as raw, h5py.File(sink, "w") as file:
             planes = {
                 name: file.create_dataset(
                     name, (0, size, size), np.bool_, maxshape=(None, size, size), chunks=(1, size, size),
@@ -147,6 +151,7 @@ def write_pack(
             }  # fmt: skip
             for count, item in enumerate(items, start=1):
                 _add(item, size, raw, planes, columns)
+                sink.check()
                 if progress is not None:
                     progress(count)
             if not columns["name"]:
@@ -156,6 +161,8 @@ def write_pack(
             if left_out := skipped():
                 file.attrs["skipped"] = _shortened(left_out)
             digest = str(file.attrs["digest"])
+            file.close()
+            sink.check()
         temporary.replace(path)
         return digest
     finally:
@@ -240,7 +247,7 @@ class Pack:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
             raise UsbenchError(f"there is no pack at {path}: import one with 'usbench data import' or name a data set.")
         try:
             with h5py.File(path, "r", locking=False) as file:
@@ -259,8 +266,12 @@ class Pack:
         if schema is None or missing:
             raise UsbenchError(f"{self.path} is an HDF5 file but no usbench pack (no {missing[0]}).")
         shape = file["images"].shape
+        if not all(shape):
+            raise UsbenchError(f"{self.path} holds no image: make or import it again.")
         if len(shape) != 3 or shape[1] != shape[2] or file["images"].dtype != np.uint8:
             raise UsbenchError(f"{self.path} holds images of shape {shape}: a pack has (N, size, size) uint8.")
+        if trouble := unsound_file(file, PLANES, FIELDS, TEXT):
+            raise UsbenchError(f"{self.path} is no sound pack ({trouble}): make or import it again.")
         wrong = [n for n in (*PLANES, *FIELDS) if file[n].shape[0] != shape[0]]
         if wrong:
             raise UsbenchError(f"{self.path} is damaged: '{wrong[0]}' has not one entry for each of {shape[0]} images.")
@@ -273,6 +284,8 @@ class Pack:
         if self._offset is None:
             raise UsbenchError(f"{self.path} stores its images in chunks: make or import it again.")
         self.table = pd.DataFrame({k: _text(file[k]) if dtype is TEXT else file[k][:] for k, dtype in FIELDS.items()})
+        if trouble := unsound_table(self.table):
+            raise UsbenchError(f"{self.path} is no sound pack ({trouble}): make or import it again.")
 
     @property
     def name(self) -> str:
@@ -287,24 +300,38 @@ class Pack:
     @property
     def skipped(self) -> tuple[int, dict[str, str]]:
         """How many files the importer left out, and why: the first of them by name."""
-        said = json.loads(str(self.attributes.get("skipped", "{}")))
-        return int(said.get("count", 0)), dict(said.get("reasons", {}))
+        try:
+            said = json.loads(str(self.attributes.get("skipped", "{}")))
+            reasons = {str(name): str(reason) for name, reason in said.get("reasons", {}).items()}
+            return int(said.get("count", 0)), reasons
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise UsbenchError(f"{self.path} says in no way what was left out ({error}): import it again.") from None
 
     @property
     def images(self) -> np.ndarray:
         """(N, size, size) uint8, memory-mapped."""
-        return np.memmap(self.path, np.uint8, "r", offset=self._offset, shape=(self.count, self.size, self.size))
+        try:
+            return np.memmap(self.path, np.uint8, "r", offset=self._offset, shape=(self.count, self.size, self.size))
+        except (OSError, ValueError) as error:  # it was cut short since
+            raise UsbenchError(f"{self.path} is not a complete pack ({error}): make or import it again.") from error
 
     def plane(self, name: str, indices: np.ndarray) -> np.ndarray:
         """Masks or sectors of the given images, as bool."""
-        with h5py.File(self.path, "r", locking=False) as file:
-            data = file[name]
-            out = np.empty((len(indices), self.size, self.size), np.bool_)
+        out = np.empty((len(indices), self.size, self.size), np.bool_)
+        with self._reading() as file:
             for run in np.split(np.arange(len(indices)), np.flatnonzero(np.diff(indices) != 1) + 1):
                 if len(run):  # neighbours in one call, which costs more than what it reads
                     first, row = int(indices[run[0]]), int(run[0])
-                    data.read_direct(out, np.s_[first : first + len(run)], np.s_[row : row + len(run)])
-            return out
+                    file[name].read_direct(out, np.s_[first : first + len(run)], np.s_[row : row + len(run)])
+        return out
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[h5py.File]:
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                yield file
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:  # a chunk that is damaged, say
+            raise UsbenchError(f"{self.path} is not a complete pack ({error}): make or import it again.") from error
 
     def capabilities(self) -> set[str]:
         """What a plugin's `needs` can ask of this pack."""
@@ -319,7 +346,7 @@ class Pack:
 
     def check(self) -> None:
         """Read everything and compare with the digest in the file."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        with self._reading() as file:
             found = _digest(file)
         if found != self.digest:
             raise UsbenchError(f"{self.path} was changed after it was written (digest {found}, not {self.digest}).")

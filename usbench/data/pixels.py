@@ -9,11 +9,13 @@ import zlib
 
 import numpy as np
 from PIL import Image as PILImage
+from PIL import ImageOps
 from scipy import ndimage
 
 from usbench.data.release import Undecodable
 
 MAX_PIXELS = 64_000_000
+ORIENTATION = 0x0112  # of EXIF
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 LOW, HIGH = 0.15, 0.85  # of a mask's brightest value: what lies between is grey
 GREY_SHARE = 0.001  # of a mask's pixels that may be grey away from every edge
@@ -33,9 +35,22 @@ def read_image(data: bytes) -> PILImage.Image:
     return image
 
 
+def turned_upright(image: PILImage.Image) -> PILImage.Image | None:
+    """The image as its EXIF says it is to be seen; None where that is as it is."""
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else None
+    except Exception:  # noqa: BLE001 - damaged EXIF raises whatever it likes, and says nothing about the pixels
+        return None
+
+
+def _upright(data: bytes) -> PILImage.Image:
+    image = read_image(data)
+    return turned_upright(image) or image
+
+
 def read_grey(data: bytes) -> np.ndarray:
-    """(H, W) uint8, from any colour mode and depth; what is transparent is black."""
-    return grey_of(read_image(data))
+    """(H, W) uint8, from any colour mode and depth, upright; what is transparent is black."""
+    return grey_of(_upright(data))
 
 
 def grey_of(image: PILImage.Image) -> np.ndarray:
@@ -54,15 +69,15 @@ def grey_of(image: PILImage.Image) -> np.ndarray:
 
 
 def read_colour(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8; what is transparent is black."""
-    rgba = np.asarray(read_image(data).convert("RGBA"), np.uint16)
+    """(H, W, 3) uint8, upright; what is transparent is black."""
+    rgba = np.asarray(_upright(data).convert("RGBA"), np.uint16)
     return ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
 
 
 def read_mask(data: bytes) -> np.ndarray:
     """(H, W) bool: what is brighter than half of the brightest value; a mask with grey areas is refused."""
-    image = read_image(data)
-    grey = np.asarray(image).astype(np.float32) if image.mode in DEEP else read_grey(data).astype(np.float32)
+    image = _upright(data)
+    grey = np.asarray(image).astype(np.float32) if image.mode in DEEP else grey_of(image).astype(np.float32)
     top = float(grey.max())
     if top <= 0:
         return np.zeros(grey.shape, np.bool_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import re
 import stat
@@ -23,6 +24,7 @@ MAX_MEMBER = 2**30  # bytes that one file of a zip may unpack to
 MAX_TOTAL = 2**39
 MAX_RATIO = 100  # bytes unpacked for a byte of the zip, where the whole is more than a table or two
 SMALL = 2**26
+MAX_COLUMNS = 1000  # of a table
 
 
 class NotThisSet(UsbenchError):
@@ -56,7 +58,11 @@ class Release:
             raise UsbenchError(f"{self.path} has no file '{name}': is it the whole official release?")
         try:
             return self.files[name]()
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError) as error:
+            raise Undecodable(f"it cannot be unpacked ({error})") from error
+        except OSError as error:
+            if error.filename is not None:  # the file itself, and not what the zip says of it
+                raise
             raise Undecodable(f"it cannot be unpacked ({error})") from error
 
     def within(self, root: str) -> Release:
@@ -74,16 +80,18 @@ class Release:
         if len(found) != 1:
             count = "no table" if not found else f"{len(found)} tables"
             raise UsbenchError(f"{self.path} has {count} called '{wanted}': keep the official one there, and no other.")
-        raw = self.read(found[0])
         try:
+            raw = self.read(found[0])
             if found[0].lower().endswith("x"):
                 table = pd.read_excel(io.BytesIO(raw), dtype=str, na_filter=False)
             else:
                 text = decode_text(raw)
                 separator = max(",;\t", key=text.partition("\n")[0].count)
                 table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile, Undecodable) as error:
             raise UsbenchError(f"the table '{found[0]}' of {self.path} cannot be read ({error}).") from error
+        if len(table.columns) > MAX_COLUMNS:
+            raise UsbenchError(f"the table '{found[0]}' of {self.path} has {len(table.columns):,} columns: mend it.")
         table.columns = [str(column).strip() for column in table.columns]
         if missing := [column for column in columns if column not in table.columns]:
             raise UsbenchError(
@@ -141,11 +149,17 @@ def _folder(path: Path) -> Release:
         folders[:] = sorted(f for f in folders if not _hidden(f))
         for name in names:
             file = Path(folder, name)
-            if not _hidden(name):
-                files[file.relative_to(path).as_posix()] = file.read_bytes
+            if not _hidden(name) and file.is_file():  # a pipe or a device may never end
+                files[file.relative_to(path).as_posix()] = partial(_whole, file)
         if len(files) > MAX_FILES:
             raise UsbenchError(f"{path} holds more than {MAX_FILES:,} files: name the folder of one release.")
     return Release(path, files)
+
+
+def _whole(file: Path) -> bytes:
+    if file.stat().st_size > MAX_MEMBER:
+        raise Undecodable(f"it has more than {MAX_MEMBER:,} bytes")
+    return file.read_bytes()
 
 
 def _hidden(name: str) -> bool:

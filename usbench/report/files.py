@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -125,3 +126,6 @@ def write_text(flag: str, path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise UsbenchError(f"{path} cannot be written ({error.strerror}): name another file.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

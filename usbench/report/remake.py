@@ -44,6 +44,8 @@ class Remaker:
         if pack is None:
             return Answer(skipped=f"an evaluation on '{name}', whose pack {digest} is not here")
         identity = dict(record["identity"]).get("protocol") or {}
+        if not isinstance(identity, dict) or not isinstance(identity.get("options", {}), dict):
+            return Answer(wrong="record.json: it does not say what protocol it was")
         entries = {entry.name: entry for entry in registry().entries("protocol")}
         entry = entries.get(identity.get("name", ""))
         if entry is None:
@@ -63,7 +65,9 @@ class Remaker:
             masks = unpack_masks(tensors["masks"].numpy(), (int(facts["height"]), int(facts["width"])))
         except (KeyError, TypeError, ValueError) as error:
             return f"{MASKS}: it holds no masks ({error})"
-        names = result.scores()["name"]
+        names = result.scores().get("name")
+        if names is None:
+            return f"{SCORES}: it has no column 'name'"
         place = pd.Series(np.arange(pack.count), index=pack.table.name)
         if strangers := [name for name in names if name not in place.index]:
             return f"{SCORES}: the pack has no image '{strangers[0]}'"

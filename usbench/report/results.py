@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,12 @@ from usbench.errors import UsbenchError
 from usbench.runs.store import Store
 
 SCORES = "scores.csv"
-NEEDED_OF_ROW = ("setting", "arena", "seed", "loss", "baseline", "shift", "test_data", "label_fraction")
+MOST_COLUMNS = 2000
+NEEDED_OF_ROW: dict[str, type] = {
+    "setting": str, "arena": str, "seed": int, "loss": str, "baseline": str, "shift": str, "test_data": str,
+    "label_fraction": Real,
+}  # fmt: skip
+KEY = re.compile(r"[0-9a-z]+")  # it names a folder of the store
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,9 @@ class Result:
         """The per-image table."""
         try:
             path = self.folder / SCORES
+            with path.open("rb") as file:
+                if file.readline().count(b",") > MOST_COLUMNS:
+                    raise ValueError(f"it has more than {MOST_COLUMNS} columns")
             return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=[""])  # a name may be "NA"
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from None
@@ -55,13 +65,21 @@ def result_of(store: Store, folder: Path, record: dict[str, Any]) -> Result:
     """The evaluation that a record tells of; refuses one that lacks what a table needs."""
     try:
         row, facts, finetuned = dict(record["row"]), dict(record["facts"]), str(record["identity"]["finetuned"])
-        lacking = [name for name in NEEDED_OF_ROW if name not in row]
+        lacking = [name for name, kind in NEEDED_OF_ROW.items() if not isinstance(row.get(name), kind)]
+        lacking += [name for name, value in row.items() if isinstance(value, list | dict)]
+        lacking += [name for name in ("metrics", "primary") if not _is_text(facts.get(name))]
+        lacking += [] if KEY.fullmatch(finetuned) else ["finetuned"]
+        versions = {str(k): str(v) for k, v in dict(record.get("versions", {})).items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UsbenchError(f"{folder / 'record.json'} lacks {error}: delete its folder and run again.") from None
     if lacking:
-        raise UsbenchError(f"{folder / 'record.json'} lacks '{lacking[0]}': delete its folder and run again.")
-    versions = {str(k): str(v) for k, v in record.get("versions", {}).items()}
+        raise UsbenchError(f"{folder / 'record.json'} has no sound '{lacking[0]}': delete its folder and run again.")
     return Result(folder, row, facts, finetuned, versions, *_trainings(store, finetuned, facts))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is nothing, a text, or a list of texts."""
+    return all(isinstance(part, str) for part in (value if isinstance(value, list) else [value or ""]))
 
 
 def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tuple[int, ...], str]:
@@ -76,8 +94,14 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tup
             return (), recipe
         schedule = store.record(f"pretrain-{tuned['pretrained']}")["identity"]["schedule"]
         return (int(schedule["steps"]), int(schedule["batch"])), recipe
-    except (UsbenchError, KeyError, TypeError, ValueError):  # the evaluation came here without its trainings
-        return (int(facts.get("steps") or 0), int(facts.get("images_seen") or 0)), ""
+    except (
+        UsbenchError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # the evaluation came here without its trainings
+        return tuple(int(n) if isinstance(n := facts.get(k), int) else 0 for k in ("steps", "images_seen")), ""
 
 
 def results(store: Store, stage_ids: Iterable[str]) -> list[Result]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from usbench.runs.stage import Plan
 from usbench.runs.store import Store, write_json
 
 MASKS = "masks.safetensors"
+STAGE = re.compile(r"[a-z]+-[0-9a-z]+")  # it names a folder of the store
 ROBUSTNESS = "robustness.png"
 
 
@@ -57,7 +59,7 @@ def packs_of(store: Store) -> list[Path]:
     """The packs that the runs of a store tested on, where they lay."""
     found: dict[Path, None] = {}
     for path in sorted(store.root.glob("*/run.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             found |= dict.fromkeys(Path(p) for p in json.loads(path.read_text("utf-8"))["packs"].values())
     return list(found)
 
@@ -100,9 +102,15 @@ def read_summary(folder: Path, store: Store) -> Summary:
     """A run's folder as it stands in the store."""
     try:
         run = json.loads((folder / "run.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        stages = [(str(stage_id), str(title)) for stage_id, title in run["stages"]]
+        _ = run["missing"], dict(run["packs"]), dict(run["spec"])
+        if wrong := [stage_id for stage_id, _ in stages if not STAGE.fullmatch(stage_id)]:
+            raise ValueError(f"no stage is called {wrong[0][:80]!r}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UsbenchError(f"{folder / 'run.json'} cannot be read ({error}): run the same command again.") from None
-    tests = [stage_id for stage_id, _ in run["stages"] if stage_id.startswith("evaluate-")]
+    except KeyError as error:
+        raise UsbenchError(f"{folder / 'run.json'} cannot be read (no {error}): run the same command again.") from None
+    tests = [stage_id for stage_id, _ in stages if stage_id.startswith("evaluate-")]
     return Summary(folder, cells(results(store, tests)), run)
 
 

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import socket
 import uuid
@@ -27,6 +28,7 @@ from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
 
 SCHEMA = 1
 RECORD = "record.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,7 +99,7 @@ class Store:
             raise UsbenchError(f"{self.root} is no usbench store (it has no store.json): name the --out of a run.")
         try:
             schema = int(json.loads(path.read_text("utf-8"))["schema"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsbenchError(f"{path} cannot be read ({error}): restore it or start a new store.") from None
         if schema > SCHEMA:
             raise UsbenchError(
@@ -118,7 +120,7 @@ class Store:
         path = self.folder(stage_id) / RECORD
         try:
             return json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsbenchError(f"{path} is damaged ({error}): delete its folder and run again.") from None
 
     def records(self, kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -143,7 +145,7 @@ class Store:
                 self._leases[stage_id] = lease
                 yield self.part(stage_id)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            if error.errno in FULL or any(os.strerror(code) in str(error) for code in FULL):
                 raise Halt(
                     f"the disk of {self.root} is full: make room and run the same command again; "
                     f"finished stages are kept, and {stage_id} goes on from its last checkpoint."

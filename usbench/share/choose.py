@@ -41,7 +41,7 @@ class Trained:
     def pretrained(self) -> dict[str, Any] | None:
         """The record of the pretraining; None for a baseline."""
         key = self.record["identity"].get("pretrained")
-        return self.store.record(f"pretrain-{key}") if key else None
+        return _record(self.store, f"pretrain-{key}") if key else None
 
     @property
     def first(self) -> Result:
@@ -77,9 +77,18 @@ def choose(text: str, folders: Sequence[Path] = (), *, seed: int | None = None, 
         key=lambda r: (r.row["shift"] != "in", ":" in r.row["shift"], r.row["shift"], str(r.row["test_data"])),
     )
     store = Store(tests[0].folder.parent.parent)
-    record = store.record(f"finetune-{keys[0]}")
+    record = _record(store, f"finetune-{keys[0]}")
     rows = [cell for cell in every if any(r.finetuned == keys[0] for r in cell.results)]
     return Trained(store, keys[0], record, tests, rows, f"{said} (there is {there})" if said else "")
+
+
+def _record(store: Store, stage: str) -> dict[str, Any]:
+    """The record of a training, with all its parts."""
+    record = store.record(stage)
+    for part in ("identity", "row", "facts"):
+        if not isinstance(record, dict) or not isinstance(record.get(part), dict):
+            raise UsbenchError(f"{store.folder(stage) / 'record.json'} lacks '{part}': delete its folder, run again.")
+    return record
 
 
 def _fits(result: Result, seed: int | None, labels: float | None) -> bool:

@@ -51,8 +51,12 @@ def export(
     if onnx:
         graph.check_installed()
     trained = choose(str(run), [Path(store) for store in stores], seed=seed, labels=labels)
-    used = sources(trained)
-    config = config_of(trained, used)
+    try:
+        used = sources(trained)
+        config = config_of(trained, used)
+    except (KeyError, TypeError, AttributeError) as error:
+        place = trained.store.folder(f"finetune-{trained.key}") / "record.json"
+        raise UsbenchError(f"{place}, or the record of a test of it, is damaged ({error}): run it again.") from None
     temporary = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
@@ -69,11 +73,20 @@ def config_of(trained: Trained, used: Sequence[Source]) -> Config:
     """The config of a network in a store."""
     identity, row = trained.record["identity"], trained.first.row
     canvas = _canvas(trained)
+    own = [source for source in used if source.name in str(row["train_data"]).split("+")]
+    whole = bool(own) and all(all_insonified(source.pack) for source in own)
+    record = trained.store.folder(f"finetune-{trained.key}") / "record.json"
+    try:
+        return _config(trained, canvas, row, identity, whole)
+    except (KeyError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UsbenchError(f"{record} is damaged ({why}): delete its folder and run again.") from None
+
+
+def _config(trained: Trained, canvas: int, row: dict[str, Any], identity: dict[str, Any], whole: bool) -> Config:
     from usbench.data.planes import side_of
     from usbench.views import DEVIATION, MEAN
 
-    own = [source for source in used if source.name in str(row["train_data"]).split("+")]
-    whole = bool(own) and all(all_insonified(source.pack) for source in own)
     return Config(
         format=FORMAT, key=str(row["setting"]), finetuned=trained.key, pretrained=identity.get("pretrained"),
         backbone=_plugin(identity["backbone"]), protocol=_plugin(identity["protocol"]),
@@ -92,7 +105,7 @@ def _canvas(trained: Trained) -> int:
     for result in trained.tests:
         if (result.folder / MASKS).is_file():
             facts = checkpoint.read(result.folder / MASKS)[1]
-            if isinstance(height := facts.get("height"), int):
+            if isinstance(facts, dict) and isinstance(height := facts.get("height"), int):
                 return height
     return 2 * int(trained.record["identity"]["size"])
 

@@ -10,16 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageOps
 
-from usbench.data.pixels import grey_of, read_image
+from usbench.data.pixels import grey_of, read_image, turned_upright
 from usbench.data.release import IMAGES, Undecodable
 from usbench.errors import UsbenchError, listed
 
 MORE = (".pgm", ".ppm", ".pnm", ".jp2", ".jfif", ".tga")
 WILD = "*?["
 MAX_BYTES = 2**30
-ORIENTATION = 0x0112  # of EXIF
 TURNED, FIRST = "turned upright", "first of several frames"
 
 
@@ -51,8 +49,10 @@ def _named(word: str) -> list[Found]:
     path = Path(word)
     if path.is_dir():
         return _below(path)
-    if path.exists():
+    if path.is_file():
         return [Found(path, path.name)]
+    if path.exists():
+        raise UsbenchError(f"{word} is no file that can be read to its end: name files, folders or patterns.")
     if any(letter in word for letter in WILD):
         root = path.parent
         while any(letter in str(root) for letter in WILD):
@@ -68,8 +68,8 @@ def _below(folder: Path) -> list[Found]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if _is_image(name):
-                path = Path(place, name)
+            path = Path(place, name)
+            if _is_image(name) and path.is_file():  # a pipe or a device may never end
                 found.append(Found(path, path.relative_to(folder).as_posix()))
     return found
 
@@ -116,7 +116,7 @@ def read_scan(path: Path) -> tuple[np.ndarray, list[str]]:
         if getattr(image, "is_animated", False):
             image.seek(0)  # asking went to the next frame
             notes.append(FIRST)
-        upright = _upright(image)
+        upright = turned_upright(image)
         if upright is not None:
             notes.append(TURNED)
         return _grey(upright or image), notes
@@ -124,14 +124,6 @@ def read_scan(path: Path) -> tuple[np.ndarray, list[str]]:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
         raise Undecodable(f"it does not decode as an image ({type(error).__name__})") from None
-
-
-def _upright(image: PILImage.Image) -> PILImage.Image | None:
-    """The image as its EXIF says it is to be seen; None where that is as it is."""
-    try:
-        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else None
-    except Exception:  # noqa: BLE001 - damaged EXIF raises whatever it likes, and says nothing about the pixels
-        return None
 
 
 def _grey(image: PILImage.Image) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,8 +99,17 @@ def predict(
                 if progress is not None:
                     progress(made.done + len(made.skipped), len(tasks))
         temporary.replace(made.table)
+    except OSError as error:
+        raise UsbenchError(
+            f"-o {folder} cannot be written to the end ({error.strerror or error}): make room and add --force, or name "
+            "another folder."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if not made.done:
+            made.table.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                folder.rmdir()
     if not made.done:
         first = next(iter(made.skipped.items()))
         raise RunFailed(f"none of {len(tasks)} images can be used, for example {first[0]}: {first[1]}.")
