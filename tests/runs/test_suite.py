@@ -47,14 +47,14 @@ def test_runs_share_their_baselines(installed: Registry, file: Callable[[str], P
 class Records(Store):
     """A store that knows nothing but inner scores."""
 
-    def __init__(self, scores: dict[str, float]) -> None:
-        self.scores = scores
+    def __init__(self, scores: dict[str, float], metric: str = "dice") -> None:
+        self.scores, self.metric = scores, metric
 
     def has(self, stage_id: str) -> bool:
         return stage_id in self.scores
 
     def record(self, stage_id: str) -> dict[str, Any]:
-        return {"facts": {"dice_inner": self.scores[stage_id]}}
+        return {"facts": {"steps": 1, f"{self.metric}_inner": self.scores[stage_id], f"{self.metric}_inner_last": 9.0}}
 
 
 def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_other(
@@ -79,6 +79,15 @@ def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_
     for s in tests:
         arenas[s.row["label_fraction"], s.row["test_data"]].add(s.row["arena"])
     assert all(len(of) == 1 for of in arenas.values())  # whatever was chosen, rows are compared
+
+
+def test_a_setting_is_chosen_by_the_metric_of_its_protocol(
+    installed: Registry, file: Callable[[str], Path]
+) -> None:
+    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+    scores = {s.id: 0.6 if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
+    tests = run.chosen(Records(scores, "balanced_accuracy"))
+    assert {s.row["chosen"] for s in tests} == {"finetune.lr=0.01 (of 3)"}
 
 
 def test_without_inner_validation_nothing_is_chosen(installed: Registry, file: Callable[[str], Path]) -> None:
