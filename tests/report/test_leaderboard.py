@@ -309,6 +309,17 @@ def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupt
     assert robustness_tables([cell for cell in cells(Index([store]).results) if cell.row["shift"] == "in"]) == []
 
 
+def test_robustness_shows_the_same_seeds_clean_and_corrupted(store: Store) -> None:
+    clean = [put(store, "none", seed, 0.1 * seed, arena="a/clean") for seed in (0, 1, 2)]
+    shifted = put(store, "none", 0, -0.1, arena="a/s1", shift="tgc:1")
+    (table,) = robustness_tables(cells(Index([store]).results))
+    _, _, dice, change = (list(column.cells) for column in table.columns)
+    lesions = clean[0].lesion.to_numpy()
+    before, after = (t.dice[lesions].mean() for t in (clean[0], shifted))
+    assert dice == [f"{before:.3f}", f"{after:.3f}"]
+    assert change[1].startswith(f"{after - before:+.3f}".replace("0.", ".", 1))
+
+
 def test_a_column_pools_the_test_sets_that_every_line_of_the_same_training_sets_has(store: Store) -> None:
     """Rows that pretrained on the images of one target stand elsewhere for it, and are compared on the other one."""
     for name, gain in (("near", 0.0), ("far", -0.3)):
