@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import itertools
 import math
 import re
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from made_up import made_up_scores, put
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from usbench.errors import UsbenchError
 from usbench.evaluate.statistics import crossed_interval
@@ -307,6 +309,19 @@ def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupt
     assert dice[place] == f"{expected:.3f}" and dice[losses.index("mine")] == f"{whole:.3f}"
     assert change[place].startswith(f"{expected - whole:+.3f}".replace("0.", ".", 1))
     assert robustness_tables([cell for cell in cells(Index([store]).results) if cell.row["shift"] == "in"]) == []
+
+
+def test_a_long_metric_leaves_room_for_the_names_of_the_rows(store: Store) -> None:
+    facts = {"primary": "balanced_accuracy", "metrics": ["balanced_accuracy"]}
+    for loss in ("mine", "none"):
+        for shift in ("in", "out"):
+            scores = made_up_scores(0, 0.0).assign(balanced_accuracy=0.5)
+            put(store, loss, 0, 0.0, scores=scores, facts=facts, arena=f"a/{shift}", shift=shift, test_data=shift)
+    console = Console(width=80, file=io.StringIO())
+    for table in results_tables(cells(Index([store]).results)):
+        console.print(table)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(word in said for word in (" mine ", " none ", " labels ", "+.000 [+.000, +.000]")), said
 
 
 def test_robustness_shows_the_same_seeds_clean_and_corrupted(store: Store) -> None:

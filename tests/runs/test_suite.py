@@ -81,9 +81,7 @@ def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_
     assert all(len(of) == 1 for of in arenas.values())  # whatever was chosen, rows are compared
 
 
-def test_a_setting_is_chosen_by_the_metric_of_its_protocol(
-    installed: Registry, file: Callable[[str], Path]
-) -> None:
+def test_a_setting_is_chosen_by_the_metric_of_its_protocol(installed: Registry, file: Callable[[str], Path]) -> None:
     (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
     scores = {s.id: 0.6 if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
     tests = run.chosen(Records(scores, "balanced_accuracy"))

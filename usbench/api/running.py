@@ -14,7 +14,7 @@ from usbench.api.outlook import outlook
 from usbench.api.progress import Display
 from usbench.api.result import Result
 from usbench.api.trackers import Trackers, tracker_names
-from usbench.errors import Interrupted, UsbenchError, of_system
+from usbench.errors import Interrupted, UsbenchError, of_system, text_of
 from usbench.hooks import registry
 from usbench.report.summary import run_name, summarise
 from usbench.runs.agenda import StagesFailed
@@ -85,14 +85,16 @@ def run(
 
 def _run(asked: dict[str, Any]) -> Result:
     trackers = tracker_names(asked["track"])
+    if (workers := asked["workers"]) is not None and (type(workers) is not int or workers < 1):
+        raise UsbenchError(f"workers={workers!r}: give how many stages run at once, 1 or more.")
     spec = spec_of(asked, asked["set"], asked["config"])
     console = Console(quiet=not asked["progress"])
-    store = Store(Path(asked["out"]))
+    store = Store(Path(text_of(asked["out"], "--out")))
     store.check_place()
     with Display(console) as display:
         plan = make_plan(registry(), spec, display.making)
     if asked["save_config"] is not None:
-        _save_config(Path(asked["save_config"]), config_text(spec))
+        _save_config(Path(text_of(asked["save_config"], "--save-config")), config_text(spec))
     folder = store.root / run_name(plan)
     if asked["dry_run"]:
         return Result.of_plan(plan, store, folder)

@@ -46,7 +46,10 @@ def lines_of(every: Sequence[Cell]) -> list[Line]:
 
 def _of_shared_seeds(line: Line) -> Line:
     """A line with those seeds alone that all its results have: means of other seeds would not stand side by side."""
-    every = [*line.clean, *(c for by_severity in line.corrupted.values() for some in by_severity.values() for c in some)]
+    every = [
+        *line.clean,
+        *(c for by_severity in line.corrupted.values() for some in by_severity.values() for c in some),
+    ]
     shared = set.intersection(*(set(cell.seeds) for cell in every))
     if not shared:
         return line

@@ -64,7 +64,8 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
     table.add_column("loss", overflow="fold")
     metric = title_of(every[0].primary) if every else "Score"
     for side in ("in", "out"):
-        table.add_column(f"{escape(metric)}\n{side}", justify="right", no_wrap=True)
+        head = escape(metric).replace(" ", "\n")  # a long one leaves no room for the names of the rows
+        table.add_column(f"{head}\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
     for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
