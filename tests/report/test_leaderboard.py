@@ -324,6 +324,16 @@ def test_a_long_metric_leaves_room_for_the_names_of_the_rows(store: Store) -> No
     assert all(word in said for word in (" mine ", " none ", " labels ", "+.000 [+.000, +.000]")), said
 
 
+def test_rows_of_fewer_seeds_than_their_baseline_are_said(store: Store) -> None:
+    for seed in (0, 1, 2):
+        put(store, "none", seed, 0.0)
+    for seed in (0, 1):
+        put(store, "mine", seed, 0.0)
+    assert any("with 2 to 3 seeds; a difference is over" in n for n in footnotes(cells(Index([store]).results), []))
+    put(store, "byol", 0, 0.0)
+    assert any("1 to 3 seeds (with one: over patients only)" in n for n in footnotes(cells(Index([store]).results), []))
+
+
 def test_robustness_shows_the_same_seeds_clean_and_corrupted(store: Store) -> None:
     clean = [put(store, "none", seed, 0.1 * seed, arena="a/clean") for seed in (0, 1, 2)]
     shifted = put(store, "none", 0, -0.1, arena="a/s1", shift="tgc:1")

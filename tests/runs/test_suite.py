@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from usbench.hooks import Registry
+from usbench.report import suite as suites
+from usbench.report.upkeep import Upkeep
 from usbench.runs.store import Store
 from usbench.runs.suite import plan_suite, unique
 from usbench.suites import read_suite
@@ -105,6 +107,21 @@ def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(
     chosen, unchosen = run.chosen(Records(scores)), run.unchosen(Records(scores))
     assert {(s.row["loss"], s.row["label_fraction"]) for s in unchosen} == {row}
     assert row not in {(s.row["loss"], s.row["label_fraction"]) for s in chosen} and chosen
+
+
+def test_a_suite_that_is_stopped_while_its_table_is_made_keeps_its_stages(
+    installed: Registry, file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_suite(installed, read_suite(file(TWO)), lambda *_: None, skip_missing=False)
+    store = Store(tmp_path / "o").open()
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suites, "results", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        suites.write_suite(plan, plan.tests(store), store)
+    assert Upkeep(store).needs().stages >= {stage.id for stage in plan.trainings}
 
 
 BROKEN = """
