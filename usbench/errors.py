@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 SHOWN = 12  # names of a long list that a sentence holds
 
@@ -61,6 +63,22 @@ def unknown(what: str, name: str, known: Iterable[str], *, where: str = "") -> U
     else:
         mend = "there is none."
     return UsbenchError(f"unknown {what} '{name}'{' ' + where if where else ''}: {mend}")
+
+
+def text_of(value: Any, what: str) -> str:
+    """A text or path from Python as text; a sentence where it is neither."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise UsbenchError(f"{what} {value!r}: give a text or a path.") from None
+
+
+def texts_of(value: Any, what: str) -> list[str]:
+    """One text or path, or several; none where nothing is given."""
+    if value is None:
+        return []
+    alone = isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable)
+    return [text_of(each, what) for each in ([value] if alone else value)]
 
 
 def of_system(error: OSError) -> UsbenchError:

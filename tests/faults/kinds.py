@@ -367,8 +367,6 @@ def _record(file: Path) -> tuple[str, ...]:
     return (*_stored(file), "/record.json", "leaderboard.csv")
 
 
-
-
 KINDS = [
     Kind("pack", _pack, PACKS, [
         lambda world, folder, file: ["data", "check", file],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import itertools
 import math
 import re
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from made_up import made_up_scores, put
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import METRICS
@@ -308,6 +310,40 @@ def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupt
     assert dice[place] == f"{expected:.3f}" and dice[losses.index("mine")] == f"{whole:.3f}"
     assert change[place].startswith(f"{expected - whole:+.3f}".replace("0.", ".", 1))
     assert robustness_tables([cell for cell in cells(Index([store]).results) if cell.row["shift"] == "in"]) == []
+
+
+def test_a_long_metric_leaves_room_for_the_names_of_the_rows(store: Store) -> None:
+    facts = {"primary": "balanced_accuracy", "metrics": ["balanced_accuracy"]}
+    for loss in ("mine", "none"):
+        for shift in ("in", "out"):
+            scores = made_up_scores(0, 0.0).assign(balanced_accuracy=0.5)
+            put(store, loss, 0, 0.0, scores=scores, facts=facts, arena=f"a/{shift}", shift=shift, test_data=shift)
+    console = Console(width=80, file=io.StringIO())
+    for table in results_tables(cells(Index([store]).results)):
+        console.print(table)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(word in said for word in (" mine ", " none ", " labels ", "+.000 [+.000, +.000]")), said
+
+
+def test_rows_of_fewer_seeds_than_their_baseline_are_said(store: Store) -> None:
+    for seed in (0, 1, 2):
+        put(store, "none", seed, 0.0)
+    for seed in (0, 1):
+        put(store, "mine", seed, 0.0)
+    assert any("with 2 to 3 seeds; a difference is over" in n for n in footnotes(cells(Index([store]).results), []))
+    put(store, "byol", 0, 0.0)
+    assert any("1 to 3 seeds (with one: over patients only)" in n for n in footnotes(cells(Index([store]).results), []))
+
+
+def test_robustness_shows_the_same_seeds_clean_and_corrupted(store: Store) -> None:
+    clean = [put(store, "none", seed, 0.1 * seed, arena="a/clean") for seed in (0, 1, 2)]
+    shifted = put(store, "none", 0, -0.1, arena="a/s1", shift="tgc:1")
+    (table,) = robustness_tables(cells(Index([store]).results))
+    _, _, dice, change = (list(column.cells) for column in table.columns)
+    lesions = clean[0].lesion.to_numpy()
+    before, after = (t.dice[lesions].mean() for t in (clean[0], shifted))
+    assert dice == [f"{before:.3f}", f"{after:.3f}"]
+    assert change[1].startswith(f"{after - before:+.3f}".replace("0.", ".", 1))
 
 
 def test_a_column_pools_the_test_sets_that_every_line_of_the_same_training_sets_has(store: Store) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from usbench.hooks import Registry
+from usbench.report import suite as suites
+from usbench.report.upkeep import Upkeep
 from usbench.runs.store import Store
 from usbench.runs.suite import plan_suite, unique
 from usbench.suites import read_suite
@@ -47,14 +49,14 @@ def test_runs_share_their_baselines(installed: Registry, file: Callable[[str], P
 class Records(Store):
     """A store that knows nothing but inner scores."""
 
-    def __init__(self, scores: dict[str, float]) -> None:
-        self.scores = scores
+    def __init__(self, scores: dict[str, float], metric: str = "dice") -> None:
+        self.scores, self.metric = scores, metric
 
     def has(self, stage_id: str) -> bool:
         return stage_id in self.scores
 
     def record(self, stage_id: str) -> dict[str, Any]:
-        return {"facts": {"dice_inner": self.scores[stage_id]}}
+        return {"facts": {"steps": 1, f"{self.metric}_inner": self.scores[stage_id], f"{self.metric}_inner_last": 9.0}}
 
 
 def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_other(
@@ -81,6 +83,13 @@ def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_
     assert all(len(of) == 1 for of in arenas.values())  # whatever was chosen, rows are compared
 
 
+def test_a_setting_is_chosen_by_the_metric_of_its_protocol(installed: Registry, file: Callable[[str], Path]) -> None:
+    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+    scores = {s.id: 0.6 if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
+    tests = run.chosen(Records(scores, "balanced_accuracy"))
+    assert {s.row["chosen"] for s in tests} == {"finetune.lr=0.01 (of 3)"}
+
+
 def test_without_inner_validation_nothing_is_chosen(installed: Registry, file: Callable[[str], Path]) -> None:
     (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
     scores = {s.id: float("nan") if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
@@ -98,6 +107,21 @@ def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(
     chosen, unchosen = run.chosen(Records(scores)), run.unchosen(Records(scores))
     assert {(s.row["loss"], s.row["label_fraction"]) for s in unchosen} == {row}
     assert row not in {(s.row["loss"], s.row["label_fraction"]) for s in chosen} and chosen
+
+
+def test_a_suite_that_is_stopped_while_its_table_is_made_keeps_its_stages(
+    installed: Registry, file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_suite(installed, read_suite(file(TWO)), lambda *_: None, skip_missing=False)
+    store = Store(tmp_path / "o").open()
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suites, "results", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        suites.write_suite(plan, plan.tests(store), store)
+    assert Upkeep(store).needs().stages >= {stage.id for stage in plan.trainings}
 
 
 BROKEN = """

@@ -227,6 +227,18 @@ def test_the_table_says_what_the_mask_shows(tiny_run: Path, tiny_pack: Path, tmp
     assert areas[0] >= areas[1] >= areas[2] and areas[0] > areas[2]
 
 
+def test_what_a_run_returned_names_its_network(tiny_run: Path, tmp_path: Path) -> None:
+    result = api.load(tiny_run)
+    assert api.export(result, tmp_path / "taken").title == api.export(tiny_run, tmp_path / "too").title
+    put(tmp_path / "a.png")
+    assert api.predict(result, tmp_path / "a.png", tmp_path / "made").done == 1
+    for wrong in ({"run": 3}, {"images": 3}, {"out": None}, {"threshold": "x"}, {"device": "gpu"}, {"stores": 3}):
+        given = {"run": result, "images": tmp_path / "a.png", "out": tmp_path / "no", **wrong}
+        with pytest.raises(UsbenchError):
+            api.predict(**given)
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_overlay_shows_the_outline_and_leaves_the_rest() -> None:
     grey, mask = scan(height=300, width=300), np.zeros((300, 300), np.bool_)
     mask[100:200, 50:150] = True

@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from usbench.errors import UsbenchError
+from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.spec import RunSpec, read_config, resolve
 
 SEVERAL = ("data", "ood", "pretrain_data", "split")
@@ -20,7 +20,7 @@ AS_IT_IS = (
 
 def spec_of(asked: Mapping[str, Any], settings: Any, config: str | os.PathLike[str] | None) -> RunSpec:
     """The spec that is asked for, over a config file where one is named."""
-    given = read_config(Path(config)) if config is not None else {}
+    given = read_config(Path(text_of(config, "--config"))) if config is not None else {}
     for key, value in (_given(asked) | _settings(settings)).items():
         if isinstance(value, dict) and isinstance(given.get(key), dict):
             value = {**given[key], **value}
@@ -36,11 +36,11 @@ def spec_of(asked: Mapping[str, Any], settings: Any, config: str | os.PathLike[s
 
 def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: asked[key] for key in AS_IT_IS}
-    given |= {key: _texts(asked[key]) or None for key in SEVERAL}
-    given["init"] = os.fspath(asked["init"]) if asked["init"] is not None else None
-    given["allow_leaks"] = asked["allow_leaks"] or None
+    given |= {key: texts_of(asked[key], _flag(key)) or None for key in SEVERAL}
+    given["init"] = text_of(asked["init"], "--init") if asked["init"] is not None else None
+    given["allow_leaks"] = _yes(asked["allow_leaks"], "--allow-leaks") or None
     shifts = asked["shifts"]
-    given["shifts"] = _parts(shifts) if isinstance(shifts, str) else shifts if shifts is None else list(shifts)
+    given["shifts"] = _parts(shifts) if isinstance(shifts, str) else shifts and texts_of(shifts, "--shifts")
     given["severities"] = _numbers(asked["severities"], "--severities", int)
     given["labels"] = _numbers(asked["labels"], "--labels", float)
     given["seeds"] = _seeds(asked["seeds"], asked["seed"])
@@ -51,8 +51,10 @@ def _seeds(many: Any, which: Any) -> list[Any] | None:
     """`seeds` says how many, or lists them; `seed` says which."""
     if many is not None and which is not None:
         raise UsbenchError("--seeds (how many) and --seed (which one) exclude each other: give one.")
-    if not isinstance(many, Integral):
-        return _numbers(many if which is None else which, "--seed", int)
+    if isinstance(many, str) and many.strip().isdecimal():
+        many = int(many)  # as it is typed
+    if not isinstance(many, Integral) or isinstance(many, bool):
+        return _numbers(many if which is None else which, "--seeds" if which is None else "--seed", int)
     if many < 1:
         raise UsbenchError(f"--seeds {many}: at least one seed is needed.")
     return list(range(int(many)))
@@ -62,11 +64,15 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _texts(value: Any) -> list[str]:
-    """One text or path, or several."""
-    if value is None:
-        return []
-    return [os.fspath(each) for each in ([value] if isinstance(value, str | os.PathLike) else value)]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _yes(value: Any, what: str) -> bool:
+    """A truth value; a text such as "no" is none."""
+    if value is not None and not isinstance(value, bool):
+        raise UsbenchError(f"{what} {value!r}: it is True or False.")
+    return bool(value)
 
 
 def _numbers(value: Any, what: str, cast: Any) -> list[Any] | None:
@@ -74,7 +80,9 @@ def _numbers(value: Any, what: str, cast: Any) -> list[Any] | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        several = value if isinstance(value, Iterable) else [value]
+        several = list(value) if isinstance(value, Iterable) else [value]
+        if any(isinstance(each, bool) for each in several):
+            raise UsbenchError(f"{what} {value!r}: give numbers.")
         return [each.item() if hasattr(each, "item") else each for each in several]  # numpy's numbers too
     try:
         return [cast(part) for part in _parts(value.replace("%", ""))]
@@ -89,7 +97,7 @@ def _settings(given: Any) -> dict[str, dict[str, Any]]:
     if isinstance(given, Mapping):
         pairs = ((str(key), "=", value) for key, value in given.items())
     else:
-        pairs = (text.partition("=") for text in _texts(given))
+        pairs = (text.partition("=") for text in texts_of(given, "--set"))
     for key, equals, value in pairs:
         group, dot, name = key.partition(".")
         if isinstance(value, Mapping) and not dot:

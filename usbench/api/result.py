@@ -54,11 +54,12 @@ def _figure(name: str, picture: Picture) -> str:
 
 
 @dataclass(eq=False, repr=False)
-class Result(Shown):
+class Result(Shown, os.PathLike[str]):
     """The results of a run or of a store.
 
     `path` is its folder, `cells` its rows, `missing` names what its table lacks, `spec` is what was run (None for a
     store), and `computed` says how many stages were done now, not before.
+    It stands for its folder wherever a path is asked for.
     """
 
     path: Path
@@ -70,6 +71,9 @@ class Result(Shown):
     files: list[str] = field(default_factory=list)
     computed: int = 0
     planned: bool = False  # only: nothing was run
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @classmethod
     def of_plan(cls, plan: Plan, store: Store, folder: Path) -> Result:

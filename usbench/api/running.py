@@ -17,7 +17,7 @@ from usbench.api.progress import Display
 from usbench.api.result import Result
 from usbench.api.tally import Tally
 from usbench.api.trackers import Trackers, tracker_names
-from usbench.errors import Interrupted, UsbenchError, about, of_system
+from usbench.errors import Interrupted, UsbenchError, about, of_system, text_of
 from usbench.hooks import registry
 from usbench.report.summary import run_name, summarise
 from usbench.runs.agenda import StagesFailed
@@ -92,17 +92,19 @@ def run(
 
 def _run(asked: dict[str, Any]) -> Result:
     trackers = tracker_names(asked["track"])
+    if (workers := asked["workers"]) is not None and (type(workers) is not int or workers < 1):
+        raise UsbenchError(f"workers={workers!r}: give how many stages run at once, 1 or more.")
     working = cluster_of(asked["engine"], asked["workers"], asked["scheduler"], asked["scheduler_file"])
     config = asked["config"]
     with about("with the config", config):
         spec = spec_of(asked, asked["set"], config)
     console = Console(quiet=not asked["progress"])
-    store = Store(Path(asked["out"]))
+    store = Store(Path(text_of(asked["out"], "--out")))
     store.check_place()
     with Display(console) as display, about("with the config", config):
         plan = make_plan(registry(), spec, display.making)
     if asked["save_config"] is not None:
-        _save_config(Path(asked["save_config"]), config_text(spec))
+        _save_config(Path(text_of(asked["save_config"], "--save-config")), config_text(spec))
     folder = store.root / run_name(plan)
     if asked["dry_run"]:
         return Result.of_plan(plan, store, folder)

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.markup import escape
 
 from usbench.api.result import Result
-from usbench.errors import UsbenchError
+from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.report import compare as pairs
 from usbench.report.cells import cells
 from usbench.report.compare import Comparison
@@ -30,7 +30,7 @@ PathLike = str | os.PathLike[str]
 
 def load(folder: PathLike) -> Result:
     """The results of a run's folder, or of all that a store holds, as `usbench.run` returns them."""
-    path = Path(folder)
+    path = Path(text_of(folder, "load:"))
     if (path / "run.json").is_file():
         return of_run(path)
     if not (path / "store.json").is_file():
@@ -42,7 +42,7 @@ def load(folder: PathLike) -> Result:
 
 def leaderboard(*folders: PathLike) -> pd.DataFrame:
     """All results of one or several stores as one table, a row a setting."""
-    return of_stores([Path(folder) for folder in folders]).leaderboard
+    return of_stores([Path(text_of(folder, "leaderboard:")) for folder in folders]).leaderboard
 
 
 def of_run(folder: Path) -> Result:
@@ -76,15 +76,15 @@ def of_stores(folders: Sequence[Path]) -> Result:
     return found
 
 
-def compare(first: Any, second: Any, *, stores: Sequence[PathLike] = ()) -> Compared:
+def compare(first: Any, second: Any, *, stores: PathLike | Sequence[PathLike] = ()) -> Compared:
     """One row less another on the same images.
 
     Each is a key of a leaderboard, the beginning of one, the folder of a run, or what `usbench.run` returned. Keys are
     looked for in `stores`, or else beside the runs that are named, or else in `runs`.
     """
-    names = [str(each.path) if isinstance(each, Result) else os.fspath(each) for each in (first, second)]
+    names = [text_of(each, "compare:") for each in (first, second)]
     runs = [Path(name).resolve().parent for name in names if (Path(name) / "run.json").is_file()]
-    places = [Path(store) for store in stores] or list(dict.fromkeys(runs)) or [Path("runs")]
+    places = [Path(store) for store in texts_of(stores, "stores=")] or list(dict.fromkeys(runs)) or [Path("runs")]
     opened = [Store(place).check_schema() for place in places]
     every = cells(Index(opened).results)
     mine, theirs = (pairs.find(name, every, opened) for name in names)

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from usbench.errors import UsbenchError, unknown
+from usbench.errors import UsbenchError, texts_of, unknown
 from usbench.report.cells import Cell, difference
 from usbench.report.files import one_line
 from usbench.runs.stage import Stage
@@ -31,9 +31,9 @@ QUIET = {
 }  # fmt: skip
 
 
-def tracker_names(given: str | Sequence[str]) -> list[str]:
+def tracker_names(given: str | Sequence[str] | None) -> list[str]:
     """The trackers that are asked for, by comma or as a list, each once."""
-    names = given.split(",") if isinstance(given, str) else given
+    names = [name for text in texts_of(given, "--track") for name in text.split(",")]
     asked = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     for name in asked:
         if name not in NAMES:

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from usbench.errors import UsbenchError
-
 STORES = click.option(
     "--in", "stores", multiple=True, type=click.Path(path_type=Path), help="Stores that hold the run.  [runs]"
 )
@@ -65,8 +63,6 @@ def predict(run: str, images: tuple[str, ...], output: Path, **given: Any) -> No
     from usbench.report.files import one_line
     from usbench.share.predict import predict as make
 
-    if given["device"] not in ("auto", "cpu", "cuda"):
-        raise UsbenchError(f"--device {given['device']}: it is auto, cpu or cuda.")
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True), console=console,

@@ -136,7 +136,8 @@ def _finding(tables: Sequence[Table]) -> str:
     if not differences:
         return "No row stands beside a supervised baseline of its own arena, so no difference is taken."
     if not tested:
-        return f"{len(differences)} differences to the supervised baseline, from one seed: no test is made."
+        count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+        return f"{count} to the supervised baseline, from one seed: no test is made."
     sure = [line.cells["delta"].value or 0.0 for line in tested if (line.cells["p_holm"].value or 0.0) < SURE]
     better = sum(value > 0 for value in sure)
     said = f"of {len(tested)} differences to the supervised baseline"

@@ -66,4 +66,7 @@ def legend(methods: Iterable[Method]) -> list[Method]:
 
 def holder_of(cell: Cell, methods: Mapping[str, Method]) -> Method | None:
     """The method that holds the same cell, where other lines beside it gave it another name."""
-    return next((method for method in methods.values() if any(c is cell for c in method.cells)), None)
+    return next(
+        (method for method in methods.values() if any(c.row["setting"] == cell.row["setting"] for c in method.cells)),
+        None,
+    )

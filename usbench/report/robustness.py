@@ -41,7 +41,28 @@ def lines_of(every: Sequence[Cell]) -> list[Line]:
     for line in lines:
         for what, severity, cell in (each for clean_cell in line.clean for each in found[id(clean_cell)]):
             line.corrupted.setdefault(what, {}).setdefault(severity, []).append(cell)
-    return lines
+    return [_of_shared_seeds(line) for line in lines]
+
+
+def _of_shared_seeds(line: Line) -> Line:
+    """A line with those seeds alone that all its results have: means of other seeds would not stand side by side."""
+    every = [
+        *line.clean,
+        *(c for by_severity in line.corrupted.values() for some in by_severity.values() for c in some),
+    ]
+    shared = set.intersection(*(set(cell.seeds) for cell in every))
+    if not shared:
+        return line
+
+    def of(some: list[Cell]) -> list[Cell]:
+        return [
+            cell if set(cell.seeds) == shared
+            else Cell([r for r in cell.results if int(r.row["seed"]) in shared], cell.memo)
+            for cell in some
+        ]  # fmt: skip
+
+    corrupted = {what: {severity: of(some) for severity, some in by.items()} for what, by in line.corrupted.items()}
+    return Line(line.name, of(line.clean), corrupted)
 
 
 def shared_severities(lines: Sequence[Line]) -> dict[str, list[int]]:

@@ -26,15 +26,7 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
     """Write a suite's leaderboard; returns its folder and the rows."""
     folder = suite_folder(plan, store)
     folder.mkdir(exist_ok=True)
-    # A test may have been done for another run: what stands here is what this suite asked.
-    asked = {stage.id: stage.row for stage in tests}
-    found = [
-        replace(result, row={**asked[result.folder.name], "suite": plan.suite.name})
-        for result in results(store, [stage.id for stage in tests])
-    ]
-    write_csv(leaderboard(found), folder / "leaderboard.csv")
-    if pooled := matrices(found):
-        write_csv(confusion_table(pooled), folder / CONFUSION)
+    # First of all: from here on it is this that says that the stages are needed.
     write_json(
         folder / "suite.json",
         {
@@ -51,4 +43,13 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
             "stages": sorted({stage.id for stage in (*plan.trainings, *tests)}),
         },
     )  # fmt: skip
+    # A test may have been done for another run: what stands here is what this suite asked.
+    asked = {stage.id: stage.row for stage in tests}
+    found = [
+        replace(result, row={**asked[result.folder.name], "suite": plan.suite.name})
+        for result in results(store, [stage.id for stage in tests])
+    ]
+    write_csv(leaderboard(found), folder / "leaderboard.csv")
+    if pooled := matrices(found):
+        write_csv(confusion_table(pooled), folder / CONFUSION)
     return folder, cells(found)

@@ -64,7 +64,8 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
     table.add_column("loss", overflow="fold")
     metric = title_of(every[0].primary) if every else "Score"
     for side in ("in", "out"):
-        table.add_column(f"{escape(metric)}\n{side}", justify="right", no_wrap=True)
+        head = escape(metric).replace(" ", "\n")  # a long one leaves no room for the names of the rows
+        table.add_column(f"{head}\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before = None
     for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
@@ -170,12 +171,18 @@ def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
 
 
 def _notes(every: Sequence[Cell]) -> list[str]:
-    seeds = max((len(cell.seeds) for cell in every), default=0)
+    counts = sorted({len(cell.seeds) for cell in every})
     notes = []
-    if seeds == 1:
+    if counts == [1]:
         notes.append("One seed: the intervals are over patients only, and no test is made. Use --seeds 3 for a claim.")
+    elif len(counts) > 1:
+        alone = " (with one: over patients only)" if counts[0] == 1 else ""
+        notes.append(
+            f"Intervals cross patients with {counts[0]} to {counts[-1]} seeds{alone}; a difference is over the seeds "
+            "that both rows have, so means of other seeds need not differ by it."
+        )
     else:
-        notes.append(f"Intervals cross patients with {seeds} seeds.")
+        notes.append(f"Intervals cross patients with {max(counts, default=0)} seeds.")
     unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out" and not cell.row["leaks"]})
     if unseen:
         notes.append(f"Out of distribution: {', '.join(unseen)}; no row is tested there that was trained on it.")

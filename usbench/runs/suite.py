@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usbench.data.home import NotImported, Progress
 from usbench.errors import UsbenchError
@@ -69,8 +69,8 @@ class Trials:
         means = []
         for _, plan in self.plans:
             tuned = [s for s in plan.stages if s.kind == "finetune" and _row(s) == row]
-            scores = [store.record(stage.id)["facts"]["dice_inner"] for stage in tuned]
-            means.append(math.nan if any(s is None or math.isnan(s) for s in scores) else sum(scores) / len(scores))
+            scores = [_inner(store.record(stage.id)["facts"]) for stage in tuned]
+            means.append(sum(scores) / len(scores) if scores else math.nan)
         if any(map(math.isnan, means)):
             return 0  # too few labels to validate on: nothing is chosen
         return means.index(max(means))
@@ -143,6 +143,12 @@ def plan_suite(registry: Registry, suite: Suite, progress: Progress, *, skip_mis
     if not made.runs:
         raise UsbenchError(f"no run of {suite.path} can be done: {', '.join(sorted(made.missing))} are not imported.")
     return made
+
+
+def _inner(facts: Mapping[str, Any]) -> float:
+    """A training's score on inner validation, in its protocol's own metric; NaN where there is none."""
+    score = next((facts[name] for name in facts if name.endswith("_inner")), None)
+    return math.nan if score is None else float(score)
 
 
 def _row(stage: Stage) -> Row:

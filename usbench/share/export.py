@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from usbench.errors import UsbenchError
+from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.hooks import registry
 from usbench.runs.store import write_json
 from usbench.share import graph
@@ -27,6 +27,7 @@ from usbench.train import checkpoint
 from usbench.train.networks import load_encoder
 
 MASKS = "masks.safetensors"
+PathLike = str | os.PathLike[str]
 CARD, RECORD, SETTINGS = "README.md", "record.json", "run.toml"
 
 
@@ -42,15 +43,17 @@ class Exported:
 
 
 def export(
-    run: str | Path, out: str | Path, *, stores: Sequence[str | Path] = (), seed: int | None = None,
+    run: PathLike, out: PathLike, *, stores: PathLike | Sequence[PathLike] = (), seed: int | None = None,
     labels: float | None = None, onnx: bool = False, force: bool = False,
 ) -> Exported:  # fmt: skip
     """Write the network of a run to a folder, whole or not at all: weights, config, records and a model card."""
-    folder = Path(out)
+    folder = Path(text_of(out, "-o"))
     _check_free(folder, force)
     if onnx:
         graph.check_installed()
-    trained = choose(str(run), [Path(store) for store in stores], seed=seed, labels=labels)
+    trained = choose(
+        text_of(run, "export:"), [Path(store) for store in texts_of(stores, "stores=")], seed=seed, labels=labels
+    )
     try:
         used = sources(trained)
         config = config_of(trained, used)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from usbench.data.importing import in_order
 from usbench.data.release import Undecodable
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import RunFailed, UsbenchError, text_of, texts_of
 from usbench.hooks import registry
 from usbench.share.choose import choose
 from usbench.share.config import CONFIG
@@ -28,6 +28,7 @@ from usbench.spec import resolve_device
 from usbench.train import checkpoint
 from usbench.train.loop import Compute
 
+PathLike = str | os.PathLike[str]
 BATCH = 16
 MOST_PIXELS = 32_000_000  # of a batch, at native size: what is gigantic goes through alone
 COLUMNS = ("name", "image", "width", "height", "area", "share", "probability", "notes")
@@ -67,8 +68,8 @@ class Scan(NamedTuple):
 
 
 def predict(
-    run: str | Path, images: str | Path | Sequence[str | Path], out: str | Path, *,
-    stores: Sequence[str | Path] = (), seed: int | None = None, labels: float | None = None,
+    run: PathLike, images: PathLike | Sequence[PathLike], out: PathLike, *,
+    stores: PathLike | Sequence[PathLike] = (), seed: int | None = None, labels: float | None = None,
     threshold: float | None = None, device: str = "auto", batch: int = BATCH, overlays: bool = True,
     force: bool = False, progress: Callable[[int, int], None] | None = None,
 ) -> Predicted:  # fmt: skip
@@ -76,12 +77,13 @@ def predict(
 
     What cannot be read is left out and named; it is an error only where nothing else is left.
     """
-    folder = Path(out)
+    folder = Path(text_of(out, "-o"))
     _check_free(folder, force)
-    if batch < 1:
+    if not isinstance(batch, int) or batch < 1:
         raise UsbenchError(f"--batch {batch}: at least one image is needed.")
-    words = [images] if isinstance(images, str | Path) else list(images)
-    found = find_images([str(word) for word in words], folder)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsbenchError(f"--device {device}: it is auto, cpu or cuda.")
+    found = find_images(texts_of(images, "images:"), folder)
     loaded, said = load(run, stores, seed=seed, labels=labels)
     compute = Compute(torch.device(resolve_device(device)), loaded.config.precision)
     segmenter = Segmenter(loaded, compute, threshold)
@@ -117,16 +119,17 @@ def predict(
 
 
 def load(
-    run: str | Path, stores: Sequence[str | Path] = (), *, seed: int | None = None, labels: float | None = None
+    run: PathLike, stores: PathLike | Sequence[PathLike] = (), *, seed: int | None = None, labels: float | None = None
 ) -> tuple[Loaded, str]:
     """The network of an export (a folder or its weights), or of a run in a store; and which of several it is."""
-    place = Path(run)
+    text = text_of(run, "predict:")
+    place = Path(text)
     if (place / CONFIG).is_file() or (place.is_file() and place.suffix == ".safetensors"):
         return read(place), ""
     from usbench.share.export import config_of
     from usbench.share.provenance import sources
 
-    trained = choose(str(run), [Path(store) for store in stores], seed=seed, labels=labels)
+    trained = choose(text, [Path(store) for store in texts_of(stores, "stores=")], seed=seed, labels=labels)
     name = trained.record["identity"]["protocol"]["name"]
     if not registry().get("protocol", name).build().masks:
         raise UsbenchError(f"protocol '{name}' makes no masks: name a segmentation run.")

@@ -48,8 +48,8 @@ class Segmenter:
         if not self.protocol.masks:
             raise UsbenchError(f"protocol '{self.config.protocol.name}' makes no masks: name a segmentation run.")
         threshold = self.config.threshold if threshold is None else threshold
-        if not 0 < threshold < 1:
-            raise UsbenchError(f"--threshold {threshold:g}: a probability between 0 and 1 is wanted.")
+        if not isinstance(threshold, int | float) or not 0 < threshold < 1:
+            raise UsbenchError(f"--threshold {threshold}: a probability between 0 and 1 is wanted.")
         self.shift = math.log(threshold / (1 - threshold))
         self.model = compute.place(loaded.model).eval()
 
