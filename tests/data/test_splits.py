@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from usbench.data import splits
 from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, rows_tested
 from usbench.data.pack import link_groups
 from usbench.data.splits import INNER_MIN, TEST_FOLDS, Division, Split, Wanted, divide, fold_split, list_digest, split
@@ -117,6 +118,16 @@ def test_a_fraction_is_stratified_by_the_groups_labels(seed: int) -> None:
     for share, size in shares:
         for other, other_size in shares:
             assert abs(share - other) <= 1 / size + 1 / other_size + 1e-9
+
+
+def test_a_group_goes_by_its_most_frequent_label_and_the_lowest_of_several() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"group": rng.integers(0, 40, 120) * 3, "label": rng.integers(-1, 3, 120)})
+    expected = {}
+    for group in sorted(set(table.group)):
+        own = table.label[table.group == group].tolist()
+        expected[group] = min(set(own), key=lambda label: (-own.count(label), label))
+    assert splits._group_labels(table).to_dict() == expected
 
 
 @pytest.mark.parametrize("seed", [s for s in WORLDS if s % 3])

@@ -202,7 +202,10 @@ def _ordered_groups(part: pd.DataFrame, seed: int, purpose: str) -> list[int]:
 
 def _group_labels(part: pd.DataFrame) -> pd.Series:
     """The most frequent label of each group (the lowest of several), by group."""
-    return pd.crosstab(part.group, part.label).idxmax(axis=1)
+    groups, group = np.unique(part.group, return_inverse=True)
+    labels, label = np.unique(part.label, return_inverse=True)
+    counts = np.bincount(group * len(labels) + label, minlength=len(groups) * len(labels))
+    return pd.Series(labels[counts.reshape(len(groups), len(labels)).argmax(1)], index=groups)
 
 
 def _deal(table: pd.DataFrame, indices: np.ndarray, folds: int, purpose: str) -> np.ndarray:
