@@ -12,6 +12,7 @@ from usbench_segment.protocol import Segment, soft_dice
 
 from usbench.contracts import Labelled
 from usbench.hooks import Registry
+from usbench.train.finetune import train_mode
 
 
 def logits(count: int = 3, size: int = 6) -> Tensor:
@@ -120,3 +121,11 @@ def test_distances_are_in_native_pixels() -> None:
     one, three = (Segment().score(predicted, truth, spacing) for spacing in (1.0, 3.0))
     assert one["hd95"] > 0 and three["hd95"] == pytest.approx(3 * one["hd95"])
     assert three["dice"] == one["dice"]
+
+
+def test_a_frozen_encoder_is_not_trained_and_the_decoder_is(installed: Registry) -> None:
+    network = installed.get("backbone", "unet-tiny").build()
+    model = installed.get("protocol", "segment-frozen").build().adapt(network)
+    assert not any(p.requires_grad for p in network.encoder.parameters())
+    assert all(p.requires_grad for part in (network.decoder, network.head) for p in part.parameters())
+    assert train_mode(model) and not network.encoder.training and network.decoder.training

@@ -46,6 +46,15 @@ def test_means_and_differences_are_those_of_the_images(store: Store) -> None:
     assert table["rank"].to_dict() == {"mine": 1, "none": 2}
 
 
+def test_what_is_lost_out_of_distribution_is_lost_by_the_same_networks_and_seeds(store: Store) -> None:
+    inside = [put(store, "none", seed, 0.0, arena="a/home", test_data="home", shift="in") for seed in (0, 1, 2)]
+    out = [put(store, "none", seed, -0.2, arena="a/away", test_data="away", shift="out") for seed in (0, 2)]
+    table = leaderboard(Index([store]).results).set_index("test_data")
+    means = [np.mean([t.dice[t.lesion].mean() for t in tables]) for tables in ([inside[0], inside[2]], out)]
+    assert table.drop_from_in["away"] == pytest.approx(means[0] - means[1])
+    assert math.isnan(table.drop_from_in["home"])
+
+
 def test_normal_images_stand_apart(store: Store) -> None:
     put(store, "none", 0, 0.0)
     table = leaderboard(Index([store]).results)

@@ -40,6 +40,7 @@ OTHER = {
     "delta_vs_best": "difference of the mean score to the best of the rows that it is ranked with",
     "delta_vs_best_low": "lower end of its 95 % interval; as the best is chosen on the same images, it looks better",
     "delta_vs_best_high": "upper end of its 95 % interval",
+    "drop_from_in": "mean in-distribution score of the same networks less this one's; empty in distribution",
     "p_holm": "Holm-adjusted p of delta_vs_supervised over the table, corruptions apart; empty with one seed",
     "rank": "rank of the mean score among rows of one arena, shift and pretraining budget whose pretraining saw the "
     "same labels; baselines are exempt from the budget; 1 is best",

@@ -29,6 +29,7 @@ def table_of(every: Sequence[Cell]) -> pd.DataFrame:
     table = pd.DataFrame([_line(cell, blocks[id(cell)]) for cell in every])
     table["mean_rank"] = [ranks.get(id(cell), math.nan) for cell in every]
     table["p_holm"] = adjusted(every)
+    table["drop_from_in"] = drops(every)
     named = list(columns(metric for cell in every for metric in cell.metrics))
     return table.reindex(columns=named)
 
@@ -40,6 +41,36 @@ def adjusted(every: Sequence[Cell]) -> np.ndarray:
     for rows in (apart, ~apart):
         p[rows] = holm(p[rows])
     return p
+
+
+def drops(every: Sequence[Cell]) -> list[float]:
+    """What each row out of distribution loses to its own networks in distribution; NaN where nobody knows.
+
+    Seeds are those of the row, and several in-distribution sets count by their images.
+    """
+    inside: dict[tuple[int, str], list[Cell]] = {}
+    for cell in every:
+        for result in cell.results if cell.row["shift"] == "in" else ():
+            inside.setdefault((int(result.row["seed"]), result.finetuned), []).append(cell)
+    found = []
+    for cell in every:
+        at_home = inside.get((cell.seeds[0], cell.results[0].finetuned), [])
+        at_home = [other for other in at_home if set(cell.seeds) <= set(other.seeds)]
+        if cell.row["shift"] == "in" or not at_home:
+            found.append(math.nan)
+            continue
+        means, weights = zip(
+            *((_mean_of(other, cell.seeds), other.counts()["images"]) for other in at_home), strict=True
+        )
+        found.append(float(np.average(means, weights=weights)) - cell.interval().mean)
+    return found
+
+
+def _mean_of(cell: Cell, seeds: tuple[int, ...]) -> float:
+    """The mean score of some of a row's seeds."""
+    if seeds == cell.seeds:
+        return cell.interval().mean
+    return cell.memo.numbers(f"mean of {seeds} {cell.key}", lambda: [float(np.nanmean(cell.values(seeds)))])[0]
 
 
 def _line(cell: Cell, block: Block) -> dict[str, Any]:
