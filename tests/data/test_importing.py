@@ -117,3 +117,21 @@ def test_the_data_set_of_contributing_is_a_plugin_of_fifteen_lines(tmp_path: Pat
     pack = Pack(tmp_path / "t.h5")
     assert list(pack.table.patient) == ["p1", "p1", "p2"] and list(pack.table.label) == [0, 0, 1]
     assert pack.table.has_mask.all() and pack.table.group.nunique() == 2
+
+
+def test_a_map_that_is_given_up_waits_for_nobody() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def job(number: int) -> int:
+        if number > 4:
+            begun.set()
+            go.wait(10)
+        return number
+
+    found = in_order(job, range(100), workers=2)
+    assert next(found) == 0
+    begun.wait(10)
+    before = time.perf_counter()
+    found.close()
+    assert time.perf_counter() - before < 5, "what was begun and is not wanted may take its time"
+    go.set()

@@ -159,17 +159,19 @@ def in_order(function: Callable[[Job], Done], jobs: Iterable[Job], workers: int 
     """Map over jobs on all cores, in order and in bounded memory; decoding lets other threads run."""
     workers = workers or available_cores()
     waiting: deque[Future[Done]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(function, job))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, given_up = ThreadPoolExecutor(workers), False
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(function, job))
+            if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    except GeneratorExit:  # not waited for: the last to let go of this may be one of the pool's own threads
+        given_up = True
+        raise
+    finally:
+        pool.shutdown(wait=not given_up, cancel_futures=True)
 
 
 def number(text: str) -> float:
