@@ -17,8 +17,8 @@ class Pocus(Classify):
     """Plain cross-entropy under resized crops and flips, chosen by the accuracy of inner validation frames.
 
     The published score is that of the epoch which the held-out fold likes best. Here what is predicted at every look at
-    inner validation is kept, and scored afterwards: `best_on_test_accuracy` is that figure, beside the main one and
-    without a say in it. The optimiser is the harness's AdamW, which decays weights apart from the gradient, for Adam.
+    inner validation is kept, and scored afterwards: that figure has a row of its own (`selection` is best-on-test) and
+    no say in anything. The optimiser is the harness's AdamW, which decays weights apart from the gradient, for Adam.
 
     Args:
         train: what of the encoder is trained beside the linear layer.

@@ -25,6 +25,7 @@ from usbench.report.columns import COLUMNS, columns
 from usbench.report.files import csv_text, inert, markdown_text, write_csv
 from usbench.report.index import Index
 from usbench.report.leaderboard import leaderboard
+from usbench.report.results import evaluations
 from usbench.report.robustness import robustness_tables
 from usbench.report.table import footnotes, results_table, results_tables
 from usbench.runs.store import Store
@@ -215,6 +216,28 @@ def test_corrupted_copies_of_a_test_set_are_tested_and_ranked_apart(store: Store
     alone = leaderboard([r for r in every if r.row["shift"] == "in"]).set_index("key")
     assert whole.p_holm["mine-a"] == alone.p_holm["mine-a"]
     assert set(lines(store)) == {"none", "mine"}
+
+
+def test_what_a_test_set_chose_is_a_row_of_its_own_and_changes_no_other(store: Store) -> None:
+    peeked = {}
+    for loss in ("none", "mine"):
+        for seed in (0, 1):
+            put(store, loss, seed, 0.0, scores=classified(seed), facts={**CLASSIFY, "selection": "inner"})
+    alone = leaderboard(Index([store]).results)
+    for folder in evaluations(store):
+        scores = pd.read_csv(folder / "scores.csv")
+        loss, seed = (store.record(folder.name)["row"][name] for name in ("loss", "seed"))
+        peeked[loss, seed] = scores.assign(accuracy=1.0 if loss == "mine" else scores.accuracy)
+        peeked[loss, seed].to_csv(folder / "best-on-test.csv", index=False)
+    whole = leaderboard(Index([store]).results)
+    pd.testing.assert_frame_equal(whole[whole.selection == "inner"], alone, check_dtype=False)
+    best = whole[whole.selection == "best-on-test"].set_index("loss")
+    assert list(best.key) == [f"{key}-best-on-test" for key in alone.set_index("loss").key[best.index]]
+    mean = np.mean([peeked["none", seed].accuracy.mean() for seed in (0, 1)])
+    assert best.accuracy_mean["mine"] == 1 and best.accuracy_mean["none"] == pytest.approx(mean)
+    assert best.delta_vs_supervised["mine"] == pytest.approx(1 - mean) and best["rank"]["mine"] == 1
+    assert best.score_inner.isna().all()
+    assert len(results_table(cells(Index([store]).results), "t").rows) == 2  # the terminal shows none of them
 
 
 def test_an_image_may_be_called_na(store: Store) -> None:

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from usbench.report.cells import Cell, cells
 from usbench.report.files import one_line
-from usbench.report.leaderboard import table_of
+from usbench.report.leaderboard import board_of
 from usbench.report.results import results
 from usbench.report.shown import Part, Shown, parts_of
 from usbench.report.summary import Summary, score_name
@@ -98,7 +98,7 @@ class Result(Shown, os.PathLike[str]):
     @functools.cached_property
     def leaderboard(self) -> pd.DataFrame:
         """The table, a row a setting: the columns of the CSV, which `usbench leaderboard --explain` explains."""
-        return table_of(self.cells)
+        return board_of(self.cells)
 
     @functools.cached_property
     def scores(self) -> pd.DataFrame:

@@ -14,11 +14,10 @@ from rich.table import Table
 
 from usbench.errors import UsbenchError
 from usbench.report.files import one_line
-from usbench.report.results import SCORES, Result
+from usbench.report.results import BEST, SCORES, Result
 from usbench.report.scores import PROBABILITY
 from usbench.report.table import plain_table
 
-BEST = "best-on-test.csv"
 # What is pooled has all of this in common: everything but the fold and the seed.
 SHARED = (
     "loss", "aug", "backbone", "init", "pretrain_data", "train_data", "test_data", "shift", "label_fraction",

@@ -13,12 +13,19 @@ from usbench.evaluate.statistics import Estimate, holm
 from usbench.report.cells import Cell, cells, difference
 from usbench.report.columns import COLUMNS, DISTANCES, columns
 from usbench.report.ranks import Block, mean_rank_of, rank_blocks
-from usbench.report.results import Result
+from usbench.report.results import Result, chosen_by_test
 
 
 def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
     """The table of results: one row a setting."""
-    return table_of(cells(found))
+    return board_of(cells(found))
+
+
+def board_of(every: Sequence[Cell]) -> pd.DataFrame:
+    """The table, and below it what test sets themselves chose, where it is kept: ranked and tested by itself."""
+    peeked = [twin for cell in every for result in cell.results if (twin := chosen_by_test(result))]
+    tables = [table_of(every), *([table_of(cells(peeked, every[0].memo))] if peeked else [])]
+    return pd.concat(tables, ignore_index=True) if peeked else tables[0]
 
 
 def table_of(every: Sequence[Cell]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from usbench.errors import UsbenchError
 from usbench.runs.store import Store
 
 SCORES = "scores.csv"
+BEST = "best-on-test.csv"  # scores of the step that the test set itself likes best
+BY_TEST = "-best-on-test"  # ends the key of a row that the test set chose
 MOST_COLUMNS = 2000
 NEEDED_OF_ROW: dict[str, type] = {
     "setting": str, "arena": str, "seed": int, "loss": str, "baseline": str, "shift": str, "test_data": str,
@@ -37,28 +39,34 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     budget: tuple[int, ...] = ()  # what the pretraining was given: steps and images a batch
     recipe: str = ""  # a digest of how it was fine-tuned
+    file: str = SCORES  # of its folder: the per-image scores
+
+    @property
+    def path(self) -> Path:
+        """Where the per-image scores lie."""
+        return self.folder / self.file
 
     @functools.cached_property
     def digest(self) -> str:
         """Of the per-image scores."""
         try:
-            return hashlib.sha256((self.folder / SCORES).read_bytes()).hexdigest()
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()
         except OSError as error:
             raise self._unreadable(error) from None
 
     def scores(self) -> pd.DataFrame:
         """The per-image table."""
         try:
-            path = self.folder / SCORES
-            with path.open("rb") as file:
+            with self.path.open("rb") as file:
                 if file.readline().count(b",") > MOST_COLUMNS:
                     raise ValueError(f"it has more than {MOST_COLUMNS} columns")
-            return pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=[""])  # a name may be "NA"
+            # A name may be "NA".
+            return pd.read_csv(self.path, dtype={"name": str}, keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> UsbenchError:
-        return UsbenchError(f"{self.folder / SCORES} cannot be read ({error}): delete the folder, run again.")
+        return UsbenchError(f"{self.path} cannot be read ({error}): delete the folder, run again.")
 
 
 def result_of(store: Store, folder: Path, record: dict[str, Any]) -> Result:
@@ -102,6 +110,18 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tup
         OverflowError,
     ):  # the evaluation came here without its trainings
         return tuple(int(n) if isinstance(n := facts.get(k), int) else 0 for k in ("steps", "images_seen")), ""
+
+
+def chosen_by_test(result: Result) -> Result | None:
+    """The same training at the step that the test set itself likes best, as a row of its own; None where nobody knows.
+
+    It stands in an arena of such rows: what a test set chose is compared with nothing else.
+    """
+    if not (result.folder / BEST).is_file():
+        return None
+    own = {name: f"{result.row[name]}{BY_TEST}" for name in ("setting", "arena")}
+    facts = {k: v for k, v in result.facts.items() if not k.endswith(("_inner", "_inner_last"))}
+    return replace(result, row={**result.row, **own}, facts={**facts, "selection": "best-on-test"}, file=BEST)
 
 
 def results(store: Store, stage_ids: Iterable[str]) -> list[Result]:

@@ -17,7 +17,7 @@ from usbench.report.cells import Cell, cells
 from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import Matrix, confusion_table, matrices, shared_by
 from usbench.report.files import write_csv
-from usbench.report.leaderboard import table_of
+from usbench.report.leaderboard import board_of
 from usbench.report.ranks import families
 from usbench.report.results import Result, evaluations, results, whole
 from usbench.runs.stage import Plan
@@ -90,7 +90,7 @@ def summarise(plan: Plan, store: Store) -> Summary:
     }  # fmt: skip
     write_json(folder / "run.json", run)
     summary = read_summary(folder, store)
-    write_csv(table_of(summary.cells), folder / "leaderboard.csv")
+    write_csv(board_of(summary.cells), folder / "leaderboard.csv")
     if found := matrices(result for cell in summary.cells for result in cell.results):
         write_csv(confusion_table(found), folder / CONFUSION)
     if not all((folder / name).is_file() for name in summary.pictures):

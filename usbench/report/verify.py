@@ -15,9 +15,9 @@ from typing import Any
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
 from usbench.report.files import csv_text
-from usbench.report.leaderboard import table_of
+from usbench.report.leaderboard import board_of
 from usbench.report.remake import Remaker
-from usbench.report.results import Result, whole
+from usbench.report.results import BY_TEST, Result, whole
 from usbench.report.summary import read_summary
 from usbench.runs.store import Store, digests_of, seal_of
 from usbench.spec import key_of
@@ -137,7 +137,7 @@ class Verifier:
         except (OSError, UnicodeDecodeError, KeyError) as error:
             self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
             return
-        made = _rows(csv_text(table_of(every)))
+        made = _rows(csv_text(board_of(every)))
         self.report.rows += len(written)
         for key, row in written.items():
             if key not in made:
@@ -169,9 +169,9 @@ class Verifier:
 
 
 def keys_of(path: Path) -> set[str]:
-    """The keys of the rows of a leaderboard."""
+    """The keys of the rows of a leaderboard; what its test set chose goes by the row that it is of."""
     try:
-        return set(_rows(path.read_text("utf-8")))
+        return {key.removesuffix(BY_TEST) for key in _rows(path.read_text("utf-8"))}
     except (OSError, UnicodeDecodeError, KeyError) as error:
         raise UsbenchError(f"{path} cannot be read as a leaderboard ({error}): give its CSV.") from None
 

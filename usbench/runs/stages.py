@@ -234,8 +234,6 @@ class Stages:
         if found is not None:
             beside["best_on_test_step"], best = found
             best.to_csv(folder / "best-on-test.csv", index=False, float_format="%.6g")
-            metrics.append(f"best_on_test_{protocol.primary}")
-            scores[metrics[-1]] = best[protocol.primary]
         scores.to_csv(folder / "scores.csv", index=False, float_format="%.6g")
         if bits is not None:
             checkpoint.write(
