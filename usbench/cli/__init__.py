@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("usbench.cli.judge:compare", "Two rows on the same images: their paired difference."),
     "verify": ("usbench.cli.judge:verify", "Make everything again that can be made again, and say what differs."),
     "export": ("usbench.cli.share:export", "Take a run's network home: weights, config and a model card."),
+    "publish": ("usbench.cli.share:publish", "A table, with the scores and records that it can be made again from."),
     "predict": ("usbench.cli.share:predict", "Masks and overlays for images of your own."),
     "store": ("usbench.cli.store:store", "Check a store, and clear away what nothing needs."),
     "data": ("usbench.cli.data:data", "Make and inspect packs of images."),

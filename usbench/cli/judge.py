@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from usbench.errors import RunFailed, UsbenchError
+
+if TYPE_CHECKING:
+    from usbench.runs.store import Store
 
 
 @click.command()
@@ -158,26 +163,44 @@ def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
 def verify(place: Path, folder: Path | None, rerun: str | None, every: bool) -> None:
     """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
 
-    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from. Neither is
-    ever written to: what --rerun trains lies in a temporary folder.
+    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from, or in what
+    was published beside it. Neither is ever written to: what --rerun trains lies in a temporary folder.
     """
+    with _store_of(place, folder) as store:
+        _verify(store, place, "all" if every else rerun)
+
+
+@contextlib.contextmanager
+def _store_of(place: Path, folder: Path | None) -> Iterator[Store]:
+    """The store to verify: the folder itself, the one named for a CSV, what was published beside it, or around it."""
+    from usbench.runs.store import Store
+    from usbench.share.publish import ARCHIVE, unpacked
+
+    beside = place.parent / ARCHIVE
+    if folder is None and not place.is_dir() and beside.is_file():
+        with unpacked(beside) as store:
+            yield store
+        return
+    around = [place.resolve().parent, *place.resolve().parent.parents][:2]
+    near = next((f for f in around if (f / "store.json").is_file()), Path("runs"))
+    yield Store(place if place.is_dir() else folder or near).check_schema()
+
+
+def _verify(store: Store, place: Path, rerun: str | None) -> None:
     from rich.console import Console
 
     from usbench.report.files import one_line
     from usbench.report.verify import Verifier
-    from usbench.runs.store import Store
 
-    around = [place.resolve().parent, *place.resolve().parent.parents][:2]
-    near = next((f for f in around if (f / "store.json").is_file()), Path("runs"))
-    verifier = Verifier(Store(place if place.is_dir() else folder or near).check_schema())
+    verifier = Verifier(store)
     with Console(stderr=True).status("reading") as status:
         for name in verifier.stages() if place.is_dir() else verifier.csv(place):
             status.update(f"checking {name}")
         if place.is_dir():
             verifier.tables()
     report = verifier.report
-    if every or rerun is not None:
-        _train_again(verifier, None if place.is_dir() else place, "all" if every else str(rerun))
+    if rerun is not None:
+        _train_again(verifier, None if place.is_dir() else place, rerun)
     for what, rows in report.wrong:
         click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
     for reason, count in report.skipped.items():

@@ -1,4 +1,4 @@
-"""`usbench export` and `usbench predict`: what users take home."""
+"""`usbench export`, `predict` and `publish`: what users take home."""
 
 from __future__ import annotations
 
@@ -79,3 +79,19 @@ def predict(run: str, images: tuple[str, ...], output: Path, **given: Any) -> No
         click.echo(one_line(f"skipped: {name}: {reason}"), err=True)
     left = f"; {len(made.skipped)} could not be used" if made.skipped else ""
     click.echo(one_line(f"{made.done} images in {made.folder}{left}; {made.table}"))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+def publish(folder: Path, output: Path) -> None:
+    """Write the table of a run or suite, and the scores and records that it can be made again from: no weights, no
+    masks, no images.
+
+    FOLDER is the run's or suite's, as it was printed. `usbench verify OUTPUT/leaderboard.csv` needs nothing else.
+    """
+    from usbench.report.files import one_line
+    from usbench.share.publish import publish as write
+
+    for path in write(folder, output):
+        click.echo(one_line(f"{path}  {path.stat().st_size / 2**20:.2f} MiB"))

@@ -107,6 +107,13 @@ class Store:
             )
         return self
 
+    def leaves_out(self, name: str) -> bool:
+        """Whether files of this name were left out when the store was published."""
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            said = json.loads((self.root / "store.json").read_text("utf-8")).get("left_out", [])
+            return name.endswith(tuple(map(str, said)))
+        return False
+
     def folder(self, stage_id: str) -> Path:
         """Where a finished stage lies."""
         return self.stages / stage_id

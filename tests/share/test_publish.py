@@ -1,0 +1,87 @@
+"""What is published can be made again from nothing else, holds no image, and gives away whoever changes it."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usbench.share.publish import ARCHIVE
+
+Usbench = Callable[..., Any]
+
+
+@pytest.fixture
+def published(tiny_run: Path, tmp_path: Path, usbench: Usbench) -> Path:
+    """A folder with a table and its archive, far from its store."""
+    assert usbench("publish", tiny_run, "-o", tmp_path / "out").code == 0
+    return tmp_path / "out"
+
+
+def changed(archive: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> None:
+    """Write an archive again, each member through `change`."""
+    old = archive.rename(archive.with_suffix(".old"))
+    with zipfile.ZipFile(old) as source, zipfile.ZipFile(archive, "w") as target:
+        for name in source.namelist():
+            target.writestr(*change(name, source.read(name)))
+
+
+def test_a_published_table_is_made_again_from_its_archive_alone(
+    published: Path, tiny_run: Path, usbench: Usbench
+) -> None:
+    assert (published / "leaderboard.csv").read_bytes() == (tiny_run / "leaderboard.csv").read_bytes()
+    said = usbench("verify", published / "leaderboard.csv")
+    assert said.code == 0 and "all that could be made again is as it was" in said.out
+    assert "weights.safetensors, which was not published" in said.out
+    rows = (published / "leaderboard.csv").read_text().count("\n") - 1
+    assert f"and {rows} rows looked at" in said.out
+
+
+def test_an_archive_holds_no_weights_and_no_masks_and_equal_ones_are_equal(
+    published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    names = zipfile.ZipFile(published / ARCHIVE).namelist()
+    assert {Path(name).suffix for name in names} == {".json", ".csv"}
+    assert usbench("publish", tiny_run, "-o", tmp_path / "again").code == 0
+    assert (tmp_path / "again" / ARCHIVE).read_bytes() == (published / ARCHIVE).read_bytes()
+
+
+def test_an_unpacked_archive_is_a_store(published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
+    shutil.unpack_archive(published / ARCHIVE, tmp_path / "store")
+    said = usbench("leaderboard", tmp_path / "store", "--csv", tmp_path / "board.csv")
+    assert said.code == 0 and (tmp_path / "board.csv").read_bytes() == (tiny_run / "leaderboard.csv").read_bytes()
+    assert usbench("show", tmp_path / "store" / tiny_run.name).code == 0
+    assert usbench("verify", tmp_path / "store").code == 0
+
+
+def test_a_changed_score_or_table_is_found(published: Path, usbench: Usbench) -> None:
+    table = published / "leaderboard.csv"
+    whole = table.read_text()
+    table.write_text(whole.replace("simclr", "rcl"))
+    assert "loss is 'rcl' and is 'simclr' when made again" in usbench("verify", table).out
+    table.write_text(whole)
+    changed(published / ARCHIVE, lambda n, b: (n, b.replace(b",True,", b",False,", 1) if "scores.csv" in n else b))
+    said = usbench("verify", table)
+    assert said.code == 1 and "scores.csv: it is not what was recorded" in said.out and "feeds" in said.out
+
+
+@pytest.mark.parametrize("name", ["../out.csv", "/etc/out.csv", "stages/../../out.csv", "stages/a/b/c.csv"])
+def test_a_member_that_no_publication_has_is_refused(name: str, published: Path, usbench: Usbench) -> None:
+    with zipfile.ZipFile(published / ARCHIVE, "a") as archive:
+        archive.writestr(name, "x")
+    said = usbench("verify", published / "leaderboard.csv")
+    assert said.code == 2 and "has the member" in said.err
+
+
+def test_a_cut_archive_and_a_folder_that_is_no_run_are_one_sentence(
+    published: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    (published / ARCHIVE).write_bytes((published / ARCHIVE).read_bytes()[:-1000])
+    said = usbench("verify", published / "leaderboard.csv")
+    assert said.code == 2 and "download it again" in said.err
+    said = usbench("publish", tmp_path, "-o", tmp_path / "out")
+    assert said.code == 2 and "is no run's or suite's folder" in said.err

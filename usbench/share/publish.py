@@ -1,0 +1,90 @@
+"""A published result: the table, and a zip of the records and per-image scores that it can be made again from.
+
+The zip unpacks into a store that has no weights and no masks. Equal results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from usbench.errors import UsbenchError
+from usbench.report.summary import STAGE
+from usbench.runs.store import SCHEMA, Store
+
+ARCHIVE = "scores.zip"
+LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
+TABLES = ("leaderboard.csv", "confusion.csv")
+KINDS = ("run.json", "suite.json")  # says what folder it is
+MEMBER = re.compile(r"store\.json|(stages/)?[\w.-]+/[\w.-]+", re.ASCII)
+MOST = 2 << 30  # bytes, unpacked
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member
+
+
+def publish(source: Path, output: Path) -> list[Path]:
+    """Write what a run's or suite's folder stands on into a folder; returns the files."""
+    kind = next((name for name in KINDS if (source / name).is_file()), None)
+    if kind is None:
+        raise UsbenchError(f"{source} is no run's or suite's folder (it has no {' and no '.join(KINDS)}): name one.")
+    store = Store(source.resolve().parent).check_schema()
+    files = {path: f"{source.resolve().name}/{path.name}" for path in (source / kind, *(source / t for t in TABLES))}
+    for stage_id in stages_of(source / kind):
+        folder = store.folder(stage_id)
+        if not store.has(stage_id):
+            raise UsbenchError(f"{store.root} has no finished stage {stage_id}: run the same command again.")
+        files |= {p: f"stages/{stage_id}/{p.name}" for p in folder.iterdir() if p.is_file()}
+    output.mkdir(parents=True, exist_ok=True)
+    marker = json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT})
+    with zipfile.ZipFile(output / ARCHIVE, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(_member("store.json"), marker)
+        for path, name in sorted(files.items(), key=lambda item: item[1]):
+            if path.is_file() and path.suffix not in LEFT_OUT:
+                archive.writestr(_member(name), path.read_bytes())
+    there = [name for name in TABLES if (source / name).is_file()]
+    for name in there:
+        shutil.copyfile(source / name, output / name)
+    return [output / name for name in (*there, ARCHIVE)]
+
+
+def stages_of(path: Path) -> list[str]:
+    """The stages that a run or a suite stands on."""
+    try:
+        said = json.loads(path.read_text("utf-8"))["stages"]
+        found = [part if isinstance(part, str) else str(part[0]) for part in said]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsbenchError(f"{path} cannot be read ({error}): run the same command again.") from None
+    if wrong := [name for name in found if not STAGE.fullmatch(name)]:
+        raise UsbenchError(f"{path} cannot be read (no stage is called {wrong[0][:80]!r}): run the same command again.")
+    return found
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path) -> Iterator[Store]:
+    """The store in a published zip, in a folder that goes away."""
+    with tempfile.TemporaryDirectory(prefix="usbench-") as place:
+        try:
+            with zipfile.ZipFile(archive) as zipped:
+                members = zipped.infolist()
+                for name in (member.filename for member in members):
+                    if not MEMBER.fullmatch(name) or ".." in name:
+                        raise UsbenchError(f"{archive} has the member {name[:80]!r}: it is none of 'usbench publish'.")
+                if sum(member.file_size for member in members) > MOST:
+                    raise UsbenchError(f"{archive} unpacks to more than {MOST >> 30} GiB: it is not trusted.")
+                zipped.extractall(place)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError) as error:
+            raise UsbenchError(f"{archive} cannot be read ({error}): download it again.") from None
+        yield Store(Path(place)).check_schema()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, EPOCH)
+    info.compress_type, info.external_attr = zipfile.ZIP_LZMA, 0o644 << 16
+    return info
