@@ -79,7 +79,7 @@ def unpacked(archive: Path) -> Iterator[Store]:
                 if sum(member.file_size for member in members) > MOST:
                     raise UsbenchError(f"{archive} unpacks to more than {MOST >> 30} GiB: it is not trusted.")
                 zipped.extractall(place)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
             raise UsbenchError(f"{archive} cannot be read ({error}): download it again.") from None
         yield Store(Path(place)).check_schema()
 
