@@ -6,6 +6,7 @@
 `run`, `suite`   a command and its workers are killed (kill -9) again and again, until it is through
 `dask`           half of the dask workers of a suite are killed, and once the scheduler
 `race`           four processes do one suite in one store, against one that does it alone
+`engines`        two dask workers of one thread, against one worker of this machine, on fine-tunes that need nothing
 
 It is right when the CSV is that of a suite which nobody disturbed, but for time and memory, and when no stage that was
 finished was computed again. Exit code 1 where anything is not.
@@ -43,6 +44,9 @@ data = ["phantom"]
 STEPS = "\n[{0}.pretrain]\nsteps = 40\nbatch = 8\n[{0}.finetune]\nsteps = 20\nbatch = 4\n"
 RUN = f'[run]\nloss = "moco"\n{SETTINGS}{STEPS.format("run")}'
 SUITE = f'name = "faults"\n[base]\n{SETTINGS}{STEPS.format("base")}[[runs]]\nover = {{ loss = ["simclr", "byol"] }}\n'
+ALIKE = f'name = "alike"\n[base]\nloss = "none"\nseeds = [0, 1, 2, 3, 4, 5]\n{SETTINGS}' + STEPS.replace(
+    "20", "400"
+).format("base")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -53,6 +57,7 @@ class Bench:
         self.place, self.random = place, random.Random(seed)
         (place / "run.toml").write_text(RUN)
         (place / "suite.toml").write_text(SUITE)
+        (place / "alike.toml").write_text(f"{ALIKE}[[runs]]\n")
         self.right: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
 
@@ -118,6 +123,15 @@ class Bench:
         twice = computed - len(self.records("race"))
         return took / self.seconds["suite"], twice if self.table("race") == self.right["suite"] else -1
 
+    def engines(self) -> tuple[float, bool]:
+        """The wall time of one worker as a multiple of that of two dask workers, and whether the tables are equal."""
+        took = []
+        for out, more in (("alike-local", ["--workers", "1"]), ("alike-dask", ["--engine", "dask", "--workers", "2"])):
+            began = time.monotonic()
+            subprocess.run(self.words("alike", out, *more), check=True, **QUIET)
+            took.append(time.monotonic() - began)
+        return took[0] / took[1], self.table("alike-local") == self.table("alike-dask")
+
     def dask(self, workers: int, *, scheduler: bool) -> tuple[int, bool]:
         """Kill half of the workers, or the scheduler; how many, and whether the same command ended right."""
         self.undisturbed("suite")
@@ -180,7 +194,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40, help="over run and suite together")
     parser.add_argument("--workers", type=int, default=6, help="of dask")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=["run", "suite", "dask", "race"])
+    parser.add_argument("--only", nargs="*", default=["run", "suite", "dask", "race", "engines"])
     asked = parser.parse_args()
     table, bad = plain_table("what", "result", "bar", title="Faults"), 0
     with tempfile.TemporaryDirectory(prefix="usbench-faults-") as place:
@@ -200,6 +214,11 @@ def main() -> int:
             table.add_row("4 processes in one store: stages computed twice", str(twice), "0")
             table.add_row("4 processes in one store: wall time of one alone", f"{share:.2f} ×", "1.15 ×")
             bad += twice != 0
+        if "engines" in asked.only:
+            ratio, fine = bench.engines()
+            table.add_row("2 dask workers: speed of one local worker", f"{ratio:.2f} ×", "1.6 ×")
+            table.add_row("2 dask workers: table", "same CSV" if fine else "wrong", "same CSV")
+            bad += not fine
     from rich.console import Console
 
     Console().print(table)
