@@ -178,14 +178,14 @@ def take_fraction(
         return indices
     part = table.iloc[indices]
     wanted = max(1, round(len(indices) * percent / 100))
-    counts = part.group.value_counts()
+    counts = part.group.value_counts().to_dict()
     chosen: list[int] = []
     images = 0
     for group in _ordered_groups(part, seed, purpose):
         if images >= wanted:
             break
         chosen.append(group)
-        images += int(counts[group])
+        images += counts[group]
     return indices[part.group.isin(chosen).to_numpy()]
 
 
@@ -212,13 +212,13 @@ def _deal(table: pd.DataFrame, indices: np.ndarray, folds: int, purpose: str) ->
     """The fold of every image: groups of each label, large ones first, dealt to the fold that has fewest images."""
     part = table.iloc[indices]
     labels = _group_labels(part)
-    sizes = part.group.value_counts()
+    sizes = part.group.value_counts().to_dict()
     fold_of: dict[int, int] = {}
     filled = np.zeros(folds)
     for label in sorted(set(labels)):
         members = generator("fixed", purpose, int(label)).permutation(labels.index[labels == label].to_numpy())
         here = np.zeros(folds)
-        for group in sorted(members.tolist(), key=lambda g: -int(sizes[g])):
+        for group in sorted(members.tolist(), key=lambda g: -sizes[g]):
             target = min(range(folds), key=lambda f: (here[f], filled[f], f))
             fold_of[int(group)] = target
             here[target] += sizes[group]
