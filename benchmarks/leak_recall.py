@@ -20,7 +20,8 @@ from rich.table import Table
 
 from usbench.data.leaks import alike_within
 from usbench.data.likeness import SIDE, near_duplicates, thumbnails
-from usbench.data.pack import Pack, letterbox, place
+from usbench.data.pack import Pack
+from usbench.data.packing import letterbox, place
 from usbench.data.sector import find_sector
 
 

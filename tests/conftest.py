@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from usbench import hooks
-from usbench.data.pack import write_pack
+from usbench.data.packing import write_pack
 from usbench.hooks import Registry
 from usbench.items import Item
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from usbench.data.importing import Case, Importer, Release, in_order, number, whole
-from usbench.data.pack import Pack, write_pack
+from usbench.data.pack import Pack
+from usbench.data.packing import write_pack
 from usbench.errors import UsbenchError
 from usbench.items import Item
 

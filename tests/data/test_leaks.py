@@ -14,7 +14,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from usbench.data.leaks import alike_across, clusters, conflicts
-from usbench.data.pack import Pack, write_pack
+from usbench.data.pack import Pack
+from usbench.data.packing import write_pack
 from usbench.items import Item
 
 SAID = {"source": "", "licence": "", "citation": "", "importer": "tests", "version": "1"}

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from usbench.data.pack import SCHEMA, Pack, letterbox, link_groups, place, write_pack
+from usbench.data.pack import SCHEMA, Pack
+from usbench.data.packing import letterbox, link_groups, place, write_pack
 from usbench.errors import UsbenchError
 from usbench.items import Item
 

@@ -11,7 +11,7 @@ import pytest
 
 from usbench.data import splits
 from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, rows_tested
-from usbench.data.pack import link_groups
+from usbench.data.packing import link_groups
 from usbench.data.splits import INNER_MIN, TEST_FOLDS, Division, Split, Wanted, divide, fold_split, list_digest, split
 from usbench.errors import UsbenchError
 

@@ -20,7 +20,8 @@ from usbench_classify.stages import last_stage
 from usbench.contracts import Labelled, Network
 from usbench.data.cohort import Cohort
 from usbench.data.feed import Feed
-from usbench.data.pack import Pack, write_pack
+from usbench.data.pack import Pack
+from usbench.data.packing import write_pack
 from usbench.data.splits import Division, Wanted
 from usbench.errors import Interrupted, UsbenchError
 from usbench.hooks import Registry

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from usbench.data.pack import Pack, write_pack
+from usbench.data.pack import Pack
+from usbench.data.packing import write_pack
 from usbench.evaluate.segmentation import METRICS, pack_masks
 from usbench.items import Item
 from usbench.runs.store import Store, digests_of, write_json

@@ -14,7 +14,8 @@ import torch
 from PIL import Image, ImageChops
 
 import usbench as api
-from usbench.data.pack import Pack, letterbox, place
+from usbench.data.pack import Pack
+from usbench.data.packing import letterbox, place
 from usbench.errors import UsbenchError
 from usbench.report.figures import masks_of
 from usbench.share.choose import choose

@@ -14,7 +14,8 @@ from usbench.conformance import promise
 from usbench.conformance.promise import listed, require, says_what_it_is
 from usbench.data.home import build_dataset
 from usbench.data.importing import Importer
-from usbench.data.pack import Pack, write_pack
+from usbench.data.pack import Pack
+from usbench.data.packing import write_pack
 from usbench.errors import UsbenchError
 from usbench.items import Dataset, Item
 from usbench.spec import Choice

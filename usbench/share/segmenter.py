@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional
 
-from usbench.data.pack import Box, letterbox, place
+from usbench.data.packing import Box, letterbox, place
 from usbench.data.planes import shrink
 from usbench.data.sector import find_sector
 from usbench.errors import UsbenchError
