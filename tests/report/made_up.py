@@ -21,6 +21,23 @@ from usbench.runs.store import Store, digests_of, write_json
 from usbench.spec import key_of
 
 IMAGES, GROUPS = 30, 12
+STEPS = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
+
+
+class Quiet:
+    """Watches and says nothing."""
+
+    stopping = False
+
+    def begin(self, *_: object) -> None: ...
+
+    def step(self, *_: object) -> None: ...
+
+    def end(self, *_: object) -> None: ...
+
+    def fail(self, *_: object) -> None: ...
+
+    def wait(self, *_: object) -> None: ...
 
 
 def made_up_scores(seed: int, gain: float) -> pd.DataFrame:

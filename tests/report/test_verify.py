@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,48 +11,9 @@ from typing import Any
 import pytest
 from made_up import put
 
-from usbench.hooks import Registry
-from usbench.report.summary import summarise
-from usbench.runs.engines import run_plan
-from usbench.runs.plan import make_plan
 from usbench.runs.store import Store
-from usbench.spec import resolve
 
 Usbench = Callable[..., Any]
-
-
-class Quiet:
-    stopping = False
-
-    def begin(self, *_: object) -> None: ...
-
-    def step(self, *_: object) -> None: ...
-
-    def end(self, *_: object) -> None: ...
-
-    def fail(self, *_: object) -> None: ...
-
-    def wait(self, *_: object) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one finished run."""
-    registry = Registry()
-    registry.load_entry_points()
-    steps = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
-    settings = {**tiny_settings, **steps, "loss": "simclr", "labels": [100], "seeds": [0]}
-    plan = make_plan(registry, resolve(settings), lambda *_: None)
-    store = Store(tmp_path_factory.mktemp("finished")).open()
-    run_plan(plan, store, registry, Quiet())
-    summarise(plan, store)
-    return store.root
-
-
-@pytest.fixture
-def runs(finished: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
-    return Path(shutil.copytree(finished, tmp_path / "runs"))
 
 
 def evaluation(runs: Path, loss: str = "simclr", shift: str = "in") -> tuple[Path, str]:
