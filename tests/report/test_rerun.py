@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from made_up import STEPS, Quiet
 
 from usbench.hooks import Registry
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import table_of
-from usbench.report.results import results
 from usbench.report.suite import write_suite
 from usbench.report.summary import read_summary
 from usbench.runs.store import Store, digests_of, seal_of
@@ -135,18 +135,40 @@ def test_a_changed_plugin_is_one_sentence(usbench: Usbench, runs: Path, monkeypa
     assert said.code == 2 and "loss 'simclr' was changed since: its source" in said.one_sentence()
 
 
-def test_a_row_that_a_suite_chose_can_be_trained_again(
-    usbench: Usbench, tiny_settings: dict[str, Any], tmp_path: Path, installed: Registry
-) -> None:
+@pytest.fixture(scope="module")
+def suite(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a suite that chose a learning rate."""
+    registry, place = Registry(), tmp_path_factory.mktemp("suite")
+    registry.load_entry_points()
     settings = {**tiny_settings, "labels": [100], "seeds": [0], "loss": "none"}
     text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items() if not isinstance(v, dict))
     steps = "".join(f"[base.{k}]\nsteps = 2\nbatch = {v['batch']}\n" for k, v in STEPS.items())
     choice = "[[runs]]\nselect = { over = { 'finetune.lr' = [1e-3, 1e-2] }, on = 'inner' }\n"
-    (tmp_path / "s.toml").write_text(f"[base]\n{text}{steps}{choice}")
-    plan = plan_suite(installed, read_suite(tmp_path / "s.toml"), lambda *_: None, skip_missing=False)
-    store = Store(tmp_path / "runs").open()
-    tests, _ = run_suite(plan, store, installed, Quiet())
-    write_suite(plan, tests, store)
-    row = next(r.row for r in results(store, [s.id for s in tests]) if r.row["loss"] == "none")
-    said = usbench("verify", store.root, "--rerun", row["setting"])
+    (place / "s.toml").write_text(f"[base]\n{text}{steps}{choice}")
+    plan = plan_suite(registry, read_suite(place / "s.toml"), lambda *_: None, skip_missing=False)
+    store = Store(place / "runs").open()
+    tests, _ = run_suite(plan, store, registry, Quiet())
+    return write_suite(plan, tests, store)[0]
+
+
+def test_a_row_that_a_suite_chose_can_be_trained_again(usbench: Usbench, suite: Path) -> None:
+    table = pd.read_csv(suite / "leaderboard.csv")
+    said = usbench("verify", suite.parent, "--rerun", table.key[table.loss == "none"].iloc[0])
     assert said.code == 0 and "equal to the byte" in said.out, said.err + said.out
+
+
+def test_the_table_of_a_suite_holds_where_it_lies_and_where_it_is_published(
+    usbench: Usbench, suite: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(suite / "leaderboard.csv")
+    assert set(table.suite) == {"s"} and set(table.chosen) == {"finetune.lr=0.001 (of 2)"}
+    for place in (suite.parent, suite / "leaderboard.csv"):
+        said = usbench("verify", place)
+        assert said.code == 0 and f"{len(table)} rows looked at" in said.out, said.err + said.out
+    assert usbench("publish", suite, "-o", tmp_path / "out").code == 0
+    published = tmp_path / "out" / "leaderboard.csv"
+    said = usbench("verify", published)
+    assert said.code == 0 and f"{len(table)} rows looked at" in said.out, said.err + said.out
+    published.write_text(published.read_text().replace("(of 2)", "(of 9)"))
+    said = usbench("verify", published)
+    assert said.code == 1 and "is 'finetune.lr=0.001 (of 2)' when made again" in said.out

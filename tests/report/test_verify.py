@@ -149,3 +149,12 @@ def test_the_columns_and_the_empty_masks_are_explained(usbench: Usbench) -> None
     assert said.code == 0 and "delta_vs_best" in said.out and "surface_dice" in said.out
     assert re.search(r"^\s*not empty\s+empty\s+0\s+0\s+nan\s+nan\s+0\s+0\s+0\s*$", said.out, re.M)
     assert usbench("leaderboard").one_sentence()
+
+
+def test_a_row_that_stands_twice_is_found(runs: Path, usbench: Usbench) -> None:
+    table = next(runs.glob("*/leaderboard.csv"))
+    head, first, *rest = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([head, first.replace("simclr", "better"), first, *rest]))
+    said = usbench("verify", table)
+    assert said.code == 2 and "two rows have the key" in said.one_sentence()
+    assert "two rows have the key" in usbench("verify", runs).out

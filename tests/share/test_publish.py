@@ -41,11 +41,12 @@ def test_a_published_table_is_made_again_from_its_archive_alone(
     assert f"and {rows} rows looked at" in said.out
 
 
-def test_an_archive_holds_no_weights_and_no_masks_and_equal_ones_are_equal(
+def test_an_archive_holds_no_weights_no_masks_and_no_place_and_is_the_same_again(
     published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench
 ) -> None:
-    names = zipfile.ZipFile(published / ARCHIVE).namelist()
-    assert {Path(name).suffix for name in names} == {".json", ".csv"}
+    archive = zipfile.ZipFile(published / ARCHIVE)
+    assert {Path(name).suffix for name in archive.namelist()} == {".json", ".csv"}
+    assert str(tiny_run.parent.parent) not in "".join(archive.read(name).decode() for name in archive.namelist())
     assert usbench("publish", tiny_run, "-o", tmp_path / "again").code == 0
     assert (tmp_path / "again" / ARCHIVE).read_bytes() == (published / ARCHIVE).read_bytes()
 
@@ -54,7 +55,7 @@ def test_an_unpacked_archive_is_a_store(published: Path, tiny_run: Path, tmp_pat
     shutil.unpack_archive(published / ARCHIVE, tmp_path / "store")
     said = usbench("leaderboard", tmp_path / "store", "--csv", tmp_path / "board.csv")
     assert said.code == 0 and (tmp_path / "board.csv").read_bytes() == (tiny_run / "leaderboard.csv").read_bytes()
-    assert usbench("show", tmp_path / "store" / tiny_run.name).code == 0
+    assert usbench("show", tmp_path / "store" / "run").code == 0
     assert usbench("verify", tmp_path / "store").code == 0
 
 
@@ -78,10 +79,12 @@ def test_a_member_that_no_publication_has_is_refused(name: str, published: Path,
 
 
 def test_a_cut_archive_and_a_folder_that_is_no_run_are_one_sentence(
-    published: Path, tmp_path: Path, usbench: Usbench
+    published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench
 ) -> None:
     (published / ARCHIVE).write_bytes((published / ARCHIVE).read_bytes()[:-1000])
     said = usbench("verify", published / "leaderboard.csv")
     assert said.code == 2 and "download it again" in said.err
+    said = usbench("publish", tiny_run, "-o", tiny_run)
+    assert said.code == 2 and "name another" in said.err
     said = usbench("publish", tmp_path, "-o", tmp_path / "out")
     assert said.code == 2 and "is no run's or suite's folder" in said.err

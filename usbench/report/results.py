@@ -25,7 +25,8 @@ NEEDED_OF_ROW: dict[str, type] = {
     "setting": str, "arena": str, "seed": int, "loss": str, "baseline": str, "shift": str, "test_data": str,
     "label_fraction": Real,
 }  # fmt: skip
-KEY = re.compile(r"[0-9a-z]+")  # it names a folder of the store
+KEY = re.compile(r"[0-9a-z]+")
+STAGE = re.compile(r"[a-z]+-[0-9a-z]+")  # names a folder of the store
 
 
 @dataclass(frozen=True)

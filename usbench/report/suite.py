@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
 from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import confusion_table, matrices
 from usbench.report.files import write_csv
-from usbench.report.leaderboard import leaderboard
-from usbench.report.results import results
+from usbench.report.leaderboard import board_of
+from usbench.report.results import STAGE, results
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store, write_json
 from usbench.runs.suite import SuitePlan
@@ -40,16 +42,26 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
                 for run in plan.runs if run.run.selection
             ],
             "tests": [[stage.id, stage.title] for stage in tests],
+            "rows": {stage.id: stage.row for stage in tests},
             "stages": sorted({stage.id for stage in (*plan.trainings, *tests)}),
         },
     )  # fmt: skip
-    # A test may have been done for another run: what stands here is what this suite asked.
-    asked = {stage.id: stage.row for stage in tests}
-    found = [
-        replace(result, row={**asked[result.folder.name], "suite": plan.suite.name})
-        for result in results(store, [stage.id for stage in tests])
-    ]
-    write_csv(leaderboard(found), folder / "leaderboard.csv")
-    if pooled := matrices(found):
+    every = suite_cells(folder, store)
+    write_csv(board_of(every), folder / "leaderboard.csv")
+    if pooled := matrices(result for cell in every for result in cell.results):
         write_csv(confusion_table(pooled), folder / CONFUSION)
-    return folder, cells(found)
+    return folder, every
+
+
+def suite_cells(folder: Path, store: Store) -> list[Cell]:
+    """The rows of a suite as it asked for them: a test may have been done for another run."""
+    try:
+        said = json.loads((folder / "suite.json").read_text("utf-8"))
+        name, asked = str(said["suite"]), {str(stage_id): dict(row) for stage_id, row in said["rows"].items()}
+        if wrong := [stage_id for stage_id in asked if not STAGE.fullmatch(stage_id)]:
+            raise ValueError(f"no stage is called {wrong[0][:80]!r}")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsbenchError(f"{folder / 'suite.json'} cannot be read ({error}): run the suite again.") from None
+    except KeyError as error:
+        raise UsbenchError(f"{folder / 'suite.json'} cannot be read (no {error}): run the suite again.") from None
+    return cells([replace(r, row={**asked[r.folder.name], "suite": name}) for r in results(store, asked)])

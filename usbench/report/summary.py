@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ from usbench.report.confusion import Matrix, confusion_table, matrices, shared_b
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import board_of
 from usbench.report.ranks import families
-from usbench.report.results import Result, evaluations, results, whole
+from usbench.report.results import STAGE, Result, evaluations, results, whole
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store, write_json
 
 MASKS = "masks.safetensors"
-STAGE = re.compile(r"[a-z]+-[0-9a-z]+")  # it names a folder of the store
 ROBUSTNESS = "robustness.png"
 
 

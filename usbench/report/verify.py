@@ -18,6 +18,7 @@ from usbench.report.files import csv_text
 from usbench.report.leaderboard import board_of
 from usbench.report.remake import Remaker
 from usbench.report.results import BY_TEST, Result, whole
+from usbench.report.suite import suite_cells
 from usbench.report.summary import read_summary
 from usbench.runs.store import Store, digests_of, seal_of
 from usbench.spec import key_of
@@ -126,11 +127,13 @@ class Verifier:
         return [answer.wrong] if answer.wrong else []
 
     def tables(self) -> None:
-        """Check the table of every run against its scores."""
-        for path in sorted(self.store.root.glob("*/run.json")):
-            table = path.parent / "leaderboard.csv"
+        """Check the table of every run and suite against its scores."""
+        folders = [path.parent for name in ("run.json", "suite.json") for path in self.store.root.glob(f"*/{name}")]
+        for folder in sorted(set(folders)):
+            table = folder / "leaderboard.csv"
             try:
-                self.table(table, read_summary(path.parent, self.store).cells)
+                run = (folder / "run.json").is_file()
+                self.table(table, read_summary(folder, self.store).cells if run else suite_cells(folder, self.store))
             except (UsbenchError, KeyError, TypeError) as error:
                 self.report.wrong.append((f"{table}: cannot be made again ({error})", []))
 
@@ -138,7 +141,7 @@ class Verifier:
         """Check a leaderboard against the rows that it should have."""
         try:
             written = _rows(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
             return
         made = _rows(csv_text(board_of(every)))
@@ -159,24 +162,39 @@ class Verifier:
 
     def csv(self, path: Path) -> Iterator[str]:
         """Check a leaderboard that was written somewhere, and the stages of its rows."""
-        keys = keys_of(path)
+        keys, suites = keys_of(path), suites_of(path)
         chosen = [name for name, record in self.records.items() if _of(record, "row").get("setting") in keys]
         names = [name for name in chosen if name.startswith("evaluate-")]
         tuned = [f"finetune-{_of(self.records[name], 'identity').get('finetuned')}" for name in names]
         sources = [_of(self.records.get(name, {}), "identity").get("pretrained") for name in tuned]
         yield from self.stages([*names, *tuned, *(f"pretrain-{key}" for key in sources if key)])
-        found = [whole(self.store, self.store.folder(name)) for name in names]
         try:
-            self.table(path, cells([result for result in found if isinstance(result, Result)]))
+            self.table(path, [cell for cell in self._asked(suites, names) if cell.row["setting"] in keys])
         except UsbenchError as error:
             self.report.wrong.append((f"{path}: cannot be made again ({error})", []))
+
+    def _asked(self, suites: set[str], names: Iterable[str]) -> list[Cell]:
+        """The rows as the suites asked for them whose names stand in a table, or as they are recorded."""
+        if suites == {""}:
+            found = [whole(self.store, self.store.folder(name)) for name in names]
+            return cells([result for result in found if isinstance(result, Result)])
+        folders = {path.parent for path in self.store.root.glob("*/suite.json")}
+        every = [cell for folder in sorted(folders) for cell in suite_cells(folder, self.store)]
+        if lacking := suites - {cell.row["suite"] for cell in every}:
+            raise UsbenchError(f"{self.store.root} has no suite '{sorted(lacking)[0]}'")
+        return [cell for cell in every if cell.row["suite"] in suites]
+
+
+def suites_of(path: Path) -> set[str]:
+    """The suites that the rows of a leaderboard are of; the empty name for rows of none."""
+    return {row.get("suite", "") for row in _rows(path.read_text("utf-8")).values()}
 
 
 def keys_of(path: Path) -> set[str]:
     """The keys of the rows of a leaderboard; what its test set chose goes by the row that it is of."""
     try:
         return {key.removesuffix(BY_TEST) for key in _rows(path.read_text("utf-8"))}
-    except (OSError, UnicodeDecodeError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UsbenchError(f"{path} cannot be read as a leaderboard ({error}): give its CSV.") from None
 
 
@@ -203,5 +221,9 @@ def _of(record: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def _rows(text: str) -> dict[str, dict[str, str]]:
     """The rows of a leaderboard's CSV by key."""
-    rows = list(csv.DictReader(io.StringIO(text)))
-    return {row["key"]: {k: v or "" for k, v in row.items() if k} for row in rows}
+    rows: dict[str, dict[str, str]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        if row["key"] in rows:
+            raise ValueError(f"two rows have the key {row['key']}")
+        rows[row["key"]] = {k: v or "" for k, v in row.items() if k}
+    return rows

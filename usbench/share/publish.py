@@ -1,6 +1,6 @@
 """A published result: the table, and a zip of the records and per-image scores that it can be made again from.
 
-The zip unpacks into a store that has no weights and no masks. Equal results give equal bytes.
+The zip unpacks into a store that has no weights, no masks and no place of this machine.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import lzma
 import re
 import shutil
 import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from usbench.errors import UsbenchError
-from usbench.report.summary import STAGE
+from usbench.report.results import STAGE
 from usbench.runs.store import SCHEMA, Store
 
 ARCHIVE = "scores.zip"
@@ -34,24 +36,44 @@ def publish(source: Path, output: Path) -> list[Path]:
     kind = next((name for name in KINDS if (source / name).is_file()), None)
     if kind is None:
         raise UsbenchError(f"{source} is no run's or suite's folder (it has no {' and no '.join(KINDS)}): name one.")
+    if output.resolve() == source.resolve():
+        raise UsbenchError(f"-o {output} is the folder that is published: name another.")
     store = Store(source.resolve().parent).check_schema()
-    files = {path: f"{source.resolve().name}/{path.name}" for path in (source / kind, *(source / t for t in TABLES))}
+    there = [source / name for name in (kind, *TABLES) if (source / name).is_file()]
+    members = {f"{kind.partition('.')[0]}/{path.name}": path for path in there}
     for stage_id in stages_of(source / kind):
-        folder = store.folder(stage_id)
         if not store.has(stage_id):
             raise UsbenchError(f"{store.root} has no finished stage {stage_id}: run the same command again.")
-        files |= {p: f"stages/{stage_id}/{p.name}" for p in folder.iterdir() if p.is_file()}
+        made = [path for path in store.folder(stage_id).iterdir() if path.is_file() and path.suffix not in LEFT_OUT]
+        members |= {f"stages/{stage_id}/{path.name}": path for path in made}
     output.mkdir(parents=True, exist_ok=True)
-    marker = json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT})
-    with zipfile.ZipFile(output / ARCHIVE, "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr(_member("store.json"), marker)
-        for path, name in sorted(files.items(), key=lambda item: item[1]):
-            if path.is_file() and path.suffix not in LEFT_OUT:
-                archive.writestr(_member(name), path.read_bytes())
-    there = [name for name in TABLES if (source / name).is_file()]
-    for name in there:
-        shutil.copyfile(source / name, output / name)
-    return [output / name for name in (*there, ARCHIVE)]
+    temporary = output / f".{ARCHIVE}.{uuid.uuid4().hex}.tmp"
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr(_member("store.json"), json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT}))
+            for name, path in sorted(members.items()):
+                archive.writestr(_member(name), _without_places(path) if path.name == kind else path.read_bytes())
+        temporary.replace(output / ARCHIVE)
+        for path in there[1:]:
+            shutil.copyfile(path, output / path.name)
+    except OSError as error:
+        raise UsbenchError(f"-o {output} cannot be written ({error.strerror}): name another folder.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return [*(output / path.name for path in there[1:]), output / ARCHIVE]
+
+
+def _without_places(path: Path) -> str:
+    """What a run or suite says of itself, with files by their names alone: where they lay concerns nobody else."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [named(each) for each in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    return json.dumps(named(json.loads(path.read_text("utf-8"))), indent=1, sort_keys=True)
 
 
 def stages_of(path: Path) -> list[str]:
