@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,21 @@ def test_a_protocol_without_lesions_counts_every_image_and_every_video(store: St
         seen = [scores[scores.video == f"v{k}"].accuracy.mean() for k in range(6)]
         means.append(np.mean([*seen, *scores.accuracy[20:]]))
     assert line["video_score_mean"] == pytest.approx(np.mean(means))
+
+
+def test_a_balanced_metric_has_no_mean_over_videos(store: Store) -> None:
+    facts = {**CLASSIFY, "primary": "balanced_accuracy", "metrics": ["balanced_accuracy"]}
+    scores = classified(0).rename(columns={"accuracy": "balanced_accuracy"})
+    put(store, "none", 0, 0.0, scores=scores.assign(balanced_accuracy=2.5), facts=facts)
+    assert leaderboard(Index([store]).results).video_score_mean.isna().all()
+
+
+def test_of_two_scorings_of_one_training_the_newer_rules_count(store: Store) -> None:
+    put(store, "none", 0, 0.0)
+    (old,) = Index([store]).results
+    newer = replace(old, revision=old.revision + 1, row={**old.row, "test_data": "newer"})
+    for found in ([old, newer], [newer, old]):
+        assert leaderboard(found).test_data.to_list() == ["newer"]
 
 
 def test_the_calibration_error_is_that_of_the_probabilities(store: Store) -> None:

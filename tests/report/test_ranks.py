@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_up import put
+from made_up import made_up_scores, put
 from PIL import Image
 from scipy.stats import rankdata
 
@@ -54,6 +55,44 @@ def test_neither_another_budget_nor_a_corruption_is_a_condition_of_the_same_rank
     assert drawn[0].ranks.to_dict() == pytest.approx(
         dict(zip((*METHODS, "none"), rankdata(-means, axis=0).mean(axis=1), strict=True))
     )
+
+
+def test_leaky_rows_and_rows_of_other_images_rank_with_nobody_else(store: Store) -> None:
+    fill(store)
+    before = table_of(cells(Index([store]).results)).set_index("key").mean_rank
+    for fraction in (50.0, 100.0):
+        for tested, shift in (("x", "in"), ("y", "out")):
+            shared = {"fraction": fraction, "test_data": tested, "shift": shift, "steps": 4}
+            put(store, "leaky", 0, 0.5, arena=f"{fraction}/{tested}", leaks=3, **shared)
+            put(store, "foreign", 0, 0.5, arena=f"{fraction}/{tested}/imported anew", **shared)
+    table = table_of(cells(Index([store]).results)).set_index("key")
+    assert table.mean_rank[before.index].to_dict() == before.to_dict()
+    assert table.mean_rank[table.loss.isin(["leaky", "foreign"])].isna().all()
+
+
+def test_rows_that_chose_other_settings_among_equal_trials_rank_under_every_condition(store: Store) -> None:
+    for place, fraction in enumerate((20.0, 50.0, 100.0)):
+        for number, method in enumerate(METHODS):
+            chosen = f"finetune.lr={(place + number) % 3} (of 3)"
+            put(store, method, 0, number / 10, arena=f"{fraction}", fraction=fraction, chosen=chosen)
+    for folder in store.stages.glob("finetune-*/record.json"):
+        record = json.loads(folder.read_text())
+        record["identity"]["schedule"]["lr"] = sum(map(ord, folder.parent.name))
+        folder.write_text(json.dumps(record))
+    table = table_of(cells(Index([store]).results))
+    assert table.groupby("loss").mean_rank.unique().map(list).to_dict() == {"one": [3.0], "two": [2.0], "three": [1.0]}
+
+
+def test_ranks_are_over_the_seeds_that_all_rows_have(store: Store) -> None:
+    easy, hard = (made_up_scores(seed, gain) for seed, gain in ((0, 0.0), (1, -0.3)))
+    put(store, "few", 0, 0.0, scores=easy)
+    for seed, scores in enumerate((easy, hard)):
+        better = scores.assign(dice=scores.dice + 0.01)
+        put(store, "all", seed, 0.0, scores=better)
+    table = table_of(cells(Index([store]).results)).set_index("loss")
+    assert table.score_mean["few"] > table.score_mean["all"]
+    assert table["rank"].to_dict() == {"all": 1, "few": 2}
+    assert table.delta_vs_best["few"] == pytest.approx(-0.01)
 
 
 def test_a_method_that_stands_twice_under_one_condition_has_no_mean_rank(store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,8 +102,20 @@ class Cell:
         name = metric or self.primary
         return self.memo.estimate(f"mean {name} {self.key}", lambda: mean_of(self.scores, name))
 
+    def mean_over(self, seeds: tuple[int, ...]) -> float:
+        """The mean of the primary metric over some of its seeds."""
+        if seeds == self.seeds:
+            return self.interval().mean
+        make = lambda: [float(np.nanmean(self.values(seeds)))]  # noqa: E731
+        return self.memo.numbers(f"mean of {seeds} {self.key}", make)[0]
+
     def video_interval(self) -> Estimate:
-        """The primary metric over videos, where images belong to some."""
+        """The primary metric over videos, where images belong to some.
+
+        What weighs images by how many their class has is no mean over the images of a video.
+        """
+        if "balanced" in self.primary:
+            return NOTHING
         return self.memo.estimate(f"videos {self.key}", lambda: over_videos(self.scores, self.primary))
 
     def counts(self) -> dict[str, float]:
@@ -113,16 +125,23 @@ class Cell:
         return dict(zip(names, numbers, strict=True))
 
 
+def shared_seeds(some: Iterable[Cell]) -> tuple[int, ...]:
+    """The seeds that all of them have, in order."""
+    return tuple(sorted(set.intersection(*(set(cell.seeds) for cell in some))))
+
+
 def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
     """Results of one setting together, each seed once, in the order of a table; each knows its baseline."""
     by_setting: dict[str, dict[int, Result]] = {}
     for result in found:
         seeds = by_setting.setdefault(result.row["setting"], {})
-        other = seeds.setdefault(int(result.row["seed"]), result)
+        seed = int(result.row["seed"])
+        other = seeds.setdefault(seed, result)
         if other.finetuned != result.finetuned:
             raise UsbenchError(
                 f"{other.folder} and {result.folder} are one row and seed of two trainings: keep one of them."
             )
+        seeds[seed] = max(other, result, key=lambda r: r.revision)
     memo = Memo() if memo is None else memo
     made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=_place)
     bases: dict[str, Cell] = {}
@@ -154,7 +173,7 @@ def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) ->
     Only seeds that all of them have count; NaN where there is none, or a base is missing.
     """
     known = [base for base in bases or () if base is not None]
-    shared = sorted(set.intersection(*(set(cell.seeds) for cell in (*cells, *known))))
+    shared = shared_seeds((*cells, *known))
     if not shared or (bases is not None and len(known) < len(cells)):
         return NOTHING
     key = " ".join(["pooled", *(c.key for c in cells), "less", *(c.key for c in known)])

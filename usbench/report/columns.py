@@ -42,8 +42,8 @@ OTHER = {
     "delta_vs_best_high": "upper end of its 95 % interval",
     "drop_from_in": "mean in-distribution score of the same networks less this one's; empty in distribution",
     "p_holm": "Holm-adjusted p of delta_vs_supervised over the table, corruptions apart; empty with one seed",
-    "rank": "rank of the mean score among rows of one arena, shift and pretraining budget whose pretraining saw the "
-    "same labels; baselines are exempt from the budget; 1 is best",
+    "rank": "rank of the mean score, over the seeds that all have, among rows of one arena, shift and pretraining "
+    "budget whose pretraining saw the same labels; baselines are exempt from the budget; 1 is best",
     "mean_rank": "mean rank over the conditions (data, fraction, shift) that comparable methods share; no corruption",
     "seeds": "number of seeds",
     "images": "images that count: those with a lesion where lesions are told apart, else all",
@@ -75,7 +75,9 @@ def columns(metrics: Iterable[str]) -> dict[str, str]:
     """Every column of a table whose rows have these metrics, and what it means."""
     every = list(dict.fromkeys(metrics))
     found = {**WHO, **_interval("score", "primary metric: mean over the images that count and over seeds")}
-    found |= _interval("video_score", "primary metric: mean over videos, each the mean of its frames, and over seeds")
+    found |= _interval(
+        "video_score", "primary metric: mean over videos, each the mean of its frames, and over seeds; not if balanced"
+    )
     for metric in every:
         unit = ", in native pixels" if metric in DISTANCES else OF.get(metric, "")
         found |= _interval(metric, f"{metric}: mean over the images that count and over seeds{unit}")

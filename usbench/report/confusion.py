@@ -14,7 +14,7 @@ from rich.table import Table
 
 from usbench.errors import UsbenchError
 from usbench.report.files import one_line
-from usbench.report.results import BEST, SCORES, Result
+from usbench.report.results import BEST, SCORES, Result, read_scores
 from usbench.report.scores import PROBABILITY
 from usbench.report.table import plain_table
 
@@ -103,8 +103,7 @@ def _pooled(group: list[Result]) -> Iterator[Matrix]:
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        text = {"name": str, "video": str}
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])  # a name may be "NA"
+        return read_scores(path)
     except (OSError, ValueError) as error:
         raise UsbenchError(f"{path} cannot be read ({error}): delete the folder, run again.") from None
 

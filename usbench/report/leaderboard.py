@@ -67,17 +67,10 @@ def drops(every: Sequence[Cell]) -> list[float]:
             found.append(math.nan)
             continue
         means, weights = zip(
-            *((_mean_of(other, cell.seeds), other.counts()["images"]) for other in at_home), strict=True
+            *((other.mean_over(cell.seeds), other.counts()["images"]) for other in at_home), strict=True
         )
         found.append(float(np.average(means, weights=weights)) - cell.interval().mean)
     return found
-
-
-def _mean_of(cell: Cell, seeds: tuple[int, ...]) -> float:
-    """The mean score of some of a row's seeds."""
-    if seeds == cell.seeds:
-        return cell.interval().mean
-    return cell.memo.numbers(f"mean of {seeds} {cell.key}", lambda: [float(np.nanmean(cell.values(seeds)))])[0]
 
 
 def _line(cell: Cell, block: Block) -> dict[str, Any]:

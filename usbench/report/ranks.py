@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from usbench.evaluate.statistics import critical_difference, friedman, mean_ranks
-from usbench.report.cells import Cell
+from usbench.report.cells import Cell, shared_seeds
 
 Shared = tuple[str, ...]
 LEAST_METHODS, LEAST_CONDITIONS = 3, 2  # of a figure of mean ranks
@@ -26,12 +26,13 @@ class Block:
 
     @functools.cached_property
     def means(self) -> np.ndarray:
-        """Their primary metric."""
-        return np.array([cell.interval().mean for cell in self.cells])
+        """Their primary metric over the seeds that all of them have: other seeds are other labels."""
+        seeds = shared_seeds(self.cells)
+        return np.array([cell.mean_over(seeds) if seeds else math.nan for cell in self.cells])
 
     def rank(self, cell: Cell) -> float:
         """1 is best; equal means share the better rank; NaN without a mean."""
-        mine = cell.interval().mean
+        mine = float(self.means[next(i for i, other in enumerate(self.cells) if other is cell)])
         return math.nan if math.isnan(mine) else 1.0 + int((self.means > mine).sum())
 
     def best_beside(self, cell: Cell) -> Cell | None:
@@ -106,34 +107,71 @@ class Family:
 def families(every: Sequence[Cell]) -> list[Family]:
     """Methods with one network, start, recipe, pretraining budget and kind of labels; baselines join each of them.
 
-    A condition is a training set with its fold, a label fraction, and a test set with its shift. Corrupted copies of a
-    test set are no conditions: forty of them would outvote everything else. A method that stands twice under one
-    condition is left out, since nobody could say which of the two is meant.
+    A condition is an arena, that is training images, label fraction and test images, with its shift. Corrupted copies
+    of a test set are no conditions: forty of them would outvote everything else. Rows with leaks that were let pass
+    rank apart. A method that stands twice under one condition is left out, since nobody could say which of the two is
+    meant. Under each condition the seeds count that all methods have.
     """
-    # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is.
-    recipes = {c.row["arena"]: c.results[0].recipe for c in every if c.row["baseline"] != "long"}
+    # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is. What was
+    # chosen among equal trials differs from row to row, and those are one recipe.
+    recipes = {
+        c.row["arena"]: str(c.row.get("chosen") or "").rpartition("(")[2] or c.results[0].recipe
+        for c in every if c.row["baseline"] != "long"
+    }  # fmt: skip
     rows: dict[tuple[Shared, str, tuple[int, ...]], list[Cell]] = {}
     baselines: dict[Shared, list[Cell]] = {}
     for cell in every:
         if cell.corrupted:
             continue
-        shared = (cell.primary, recipes.get(cell.row["arena"], ""), *(str(cell.row.get(name)) for name in SAME))
+        leaks = "leaks" if cell.row.get("leaks") else ""
+        shared = (cell.primary, leaks, recipes.get(cell.row["arena"], ""), *(str(cell.row.get(name)) for name in SAME))
         if cell.row["baseline"]:
             baselines.setdefault(shared, []).append(cell)
         else:
             rows.setdefault((shared, cell.labels, cell.results[0].budget), []).append(cell)
     found = []
     for (shared, labels, _), members in rows.items():
-        found.append(_family([*members, *(baselines.get(shared, []) if labels == "none" else [])]))
+        for part in _linked(members):
+            conditions = {_condition(cell) for cell in part}
+            joining = [c for c in baselines.get(shared, []) if labels == "none" and _condition(c) in conditions]
+            found.append(_family([*part, *joining]))
     return found
+
+
+def _condition(cell: Cell) -> str:
+    return f"{cell.row['arena']} {cell.row['shift']}"
+
+
+def _linked(members: Sequence[Cell]) -> list[list[Cell]]:
+    """Methods that share conditions together, those that share none with them apart: of a set imported anew, say."""
+    parts: list[tuple[set[str], list[Cell]]] = []
+    by_method: dict[str, list[Cell]] = {}
+    for cell in members:
+        by_method.setdefault(method_of(cell), []).append(cell)
+    for cells in by_method.values():
+        conditions = {_condition(cell) for cell in cells}
+        touched = [part for part in parts if part[0] & conditions]
+        parts = [part for part in parts if not part[0] & conditions]
+        parts.append((conditions.union(*(p[0] for p in touched)), [*(c for p in touched for c in p[1]), *cells]))
+    return [cells for _, cells in parts]
 
 
 def _family(members: Sequence[Cell]) -> Family:
     by_method: dict[str, dict[str, list[Cell]]] = {}
     for cell in members:
-        by_method.setdefault(method_of(cell), {}).setdefault(condition_of(cell), []).append(cell)
+        by_method.setdefault(method_of(cell), {}).setdefault(_condition(cell), []).append(cell)
     clear = {m: held for m, held in by_method.items() if all(len(cells) == 1 for cells in held.values())}
-    scores = pd.DataFrame({m: {c: cells[0].interval().mean for c, cells in held.items()} for m, held in clear.items()})
+    held_by: dict[str, list[Cell]] = {}
+    for held in clear.values():
+        for condition, cells in held.items():
+            held_by.setdefault(condition, []).extend(cells)
+    seeds = {condition: shared_seeds(cells) for condition, cells in held_by.items()}
+    scores = pd.DataFrame(
+        {
+            m: {c: cells[0].mean_over(seeds[c]) if seeds[c] else math.nan for c, cells in held.items()}
+            for m, held in clear.items()
+        }
+    )
     row = members[0].row
     title = f"{row.get('backbone', '')}, {row.get('init', '')} weights, {members[0].primary}"
     return Family(title, scores.T, {m: [cells[0] for cells in held.values()] for m, held in clear.items()})
@@ -146,13 +184,6 @@ def method_of(cell: Cell) -> str:
     if row.get("pretrain_data", "none") not in ("none", row.get("train_data")):
         words.append(f"on {row['pretrain_data']}")
     return " · ".join(words)
-
-
-def condition_of(cell: Cell) -> str:
-    """A condition's name."""
-    row = cell.row
-    trained = f"{row.get('train_data', '')} (fold {row.get('fold', '')})"
-    return f"{trained} {row['label_fraction']:g} % → {row['test_data']} ({row['shift']})"
 
 
 def mean_rank_of(every: Sequence[Cell]) -> dict[int, float]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from usbench.data.home import Progress
 from usbench.errors import UsbenchError, listed
 from usbench.hooks import Registry
 from usbench.report.blueprints import Blueprints, chain
-from usbench.report.results import SCORES
+from usbench.report.results import SCORES, read_scores
 from usbench.report.verify import row_name
 from usbench.runs.engines import Observer, run_plan
 from usbench.runs.stage import Plan, Stage
@@ -177,9 +176,7 @@ class Rerun:
 
 def largest_difference(kept: Path, made: Path) -> str:
     """In a sentence: how many images differ between two score files, and where the most."""
-    mine, other = (
-        pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values=[""]) for path in (kept, made)
-    )
+    mine, other = read_scores(kept), read_scores(made)
     if list(mine["name"]) != list(other["name"]):
         return "other images are scored"
     columns = [c for c in mine.select_dtypes("number").columns if c in other.select_dtypes("number").columns]

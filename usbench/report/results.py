@@ -29,6 +29,11 @@ KEY = re.compile(r"[0-9a-z]+")
 STAGE = re.compile(r"[a-z]+-[0-9a-z]+")  # names a folder of the store
 
 
+def read_scores(path: Path) -> pd.DataFrame:
+    """A table of images as it was written: a name may be "NA", and the videos "1" and "01" are two."""
+    return pd.read_csv(path, dtype={"name": str, "video": str}, keep_default_na=False, na_values=[""])
+
+
 @dataclass(frozen=True)
 class Result:
     """One finished evaluation: a row of one seed."""
@@ -40,6 +45,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     budget: tuple[int, ...] = ()  # what the pretraining was given: steps and images a batch
     recipe: str = ""  # a digest of how it was fine-tuned
+    revision: int = 0  # of the rules that it was scored by
     file: str = SCORES  # of its folder: the per-image scores
 
     @property
@@ -61,8 +67,7 @@ class Result:
             with self.path.open("rb") as file:
                 if file.readline().count(b",") > MOST_COLUMNS:
                     raise ValueError(f"it has more than {MOST_COLUMNS} columns")
-            # A name may be "NA".
-            return pd.read_csv(self.path, dtype={"name": str}, keep_default_na=False, na_values=[""])
+            return read_scores(self.path)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from None
 
@@ -78,12 +83,13 @@ def result_of(store: Store, folder: Path, record: dict[str, Any]) -> Result:
         lacking += [name for name, value in row.items() if isinstance(value, list | dict)]
         lacking += [name for name in ("metrics", "primary") if not _is_text(facts.get(name))]
         lacking += [] if KEY.fullmatch(finetuned) else ["finetuned"]
+        revision = int(record["identity"].get("revision") or 0)
         versions = {str(k): str(v) for k, v in dict(record.get("versions", {})).items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UsbenchError(f"{folder / 'record.json'} lacks {error}: delete its folder and run again.") from None
     if lacking:
         raise UsbenchError(f"{folder / 'record.json'} has no sound '{lacking[0]}': delete its folder and run again.")
-    return Result(folder, row, facts, finetuned, versions, *_trainings(store, finetuned, facts))
+    return Result(folder, row, facts, finetuned, versions, *_trainings(store, finetuned, facts), revision)
 
 
 def _is_text(value: Any) -> bool:
@@ -98,7 +104,7 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tup
     """
     try:
         tuned = store.record(f"finetune-{finetuned}")["identity"]
-        recipe = json.dumps(tuned["schedule"], sort_keys=True)
+        recipe = json.dumps(tuned.get("schedule"), sort_keys=True)  # what fits frozen features has none
         if not tuned["pretrained"]:
             return (), recipe
         schedule = store.record(f"pretrain-{tuned['pretrained']}")["identity"]["schedule"]
