@@ -22,8 +22,6 @@ import h5py
 import numpy as np
 import pandas as pd
 from PIL import Image as PILImage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from usbench.data.sink import Sink
 from usbench.data.soundness import unsound_file, unsound_table
@@ -90,6 +88,9 @@ def place(plane: np.ndarray, box: Box, size: int) -> np.ndarray:
 
 def link_groups(patient: list[str], video: list[str], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
     """Connected components of same patient, same video, and any further pairs (near-duplicates)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(patient)
     edges: list[tuple[int, int]] = list(pairs)
     for values in (patient, video):
