@@ -46,11 +46,11 @@ class Setting:
         if self.quick:
             return self
         lists = {"backbone": "backbones", "size": "sizes"}
-        wide = {name: value for name, value in defaults()[section].items() if name not in self.chosen}
-        return replace(
-            self,
-            **{lists.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in wide.items()},
-        )
+        wide: dict[str, Any] = {}
+        for name, value in defaults()[section].items():
+            if name not in self.chosen:
+                wide[lists.get(name, name)] = tuple(value) if isinstance(value, list) else value
+        return replace(self, **wide)
 
 
 def defaults() -> dict[str, Any]:
