@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from usbench.bench import board, epoch, growth, recipe, sizes
+from usbench.bench import board, epoch, growth, recipe, several, sizes
 from usbench.bench.bench import WHAT
 from usbench.bench.lines import COLUMNS, Case, Line, against
 from usbench.bench.machine import disturbed
@@ -176,6 +176,12 @@ def test_growth_is_told_from_one_number_of_images_to_the_next() -> None:
     assert lines["step, 100000 streamed"].note.startswith("not measured")
     memory = lines["memory, 1000000 streamed"]
     assert memory.ratio == Samples((1.15,)) and (memory.asked, memory.met) == ("≤ 1.1", False)
+
+
+def test_stages_an_hour_are_counted_while_all_workers_are_at_work() -> None:
+    assert several.hourly([10.0, 11.0, 12.0, 13.0], 1) == pytest.approx(3600)
+    # Two workers: one begins late, one ends early, and between they end a stage every half second.
+    assert several.hourly([10.0, 15.0, 15.5, 16.0, 16.5, 17.0, 25.0], 2) == pytest.approx(7200)
 
 
 def test_a_pack_for_growth_holds_as_many_frames_as_asked(tiny_pack: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ WHAT = {
     "sizes": "images a second, memory, and where the time goes, at several sizes",
     "precision": "a fine-tune step in float32 / in auto precision",
     "growth": "time and memory as the number of images grows, in the feed's memory and beyond it",
+    "several": "stages an hour of small fine-tunes, by how many workers do them at once",
     "overhead": "what the harness adds to a stage; time to the first step; commands",
     "board": "stages an hour of a store, planned against taken",
 }
