@@ -101,8 +101,8 @@ for words in {commands!r}:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             cli.main()
     except SystemExit as end:
-        heavy = [name for name in ("torch", "lightly", "timm", "monai") if name in sys.modules]
-        print(words[0], end.code, ",".join(heavy) or "light")
+        heavy = {{"torch", "lightly", "timm", "monai", "scipy.stats"}} & sys.modules.keys()
+        print(words[0], end.code, ",".join(sorted(heavy)) or "light")
         assert not end.code, said.getvalue()
 """
 

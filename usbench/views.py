@@ -54,9 +54,10 @@ def normalise(images: Tensor) -> Tensor:
 
 def between(source: Tensor, target: Tensor) -> Tensor:
     """(n, 2, 3): coordinates in the source view → coordinates in the target view, from the two geometries."""
-    bottom = source.new_tensor([0.0, 0.0, 1.0]).expand(len(source), 1, 3)
+    # Neither a list of numbers nor a check of each matrix: both would wait for a GPU.
+    bottom = torch.eye(3, dtype=source.dtype, device=source.device)[2:].expand(len(source), 1, 3)
     first, second = torch.cat([source, bottom], 1), torch.cat([target, bottom], 1)
-    return torch.linalg.solve(second.float(), first.float())[:, :2]
+    return torch.linalg.solve_ex(second.float(), first.float()).result[:, :2]
 
 
 @dataclass

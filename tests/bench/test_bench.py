@@ -15,13 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from usbench.bench import board, epoch, recipe, sizes
+from usbench.bench import board, epoch, growth, recipe, several, sizes
 from usbench.bench.bench import WHAT
 from usbench.bench.lines import COLUMNS, Case, Line, against
 from usbench.bench.machine import disturbed
 from usbench.bench.setting import Setting, make_setting
 from usbench.bench.subject import finetuning, pretraining
 from usbench.bench.timing import Phases, Samples, in_turns
+from usbench.data.pack import Pack
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -144,18 +145,53 @@ def test_a_batch_of_large_images_holds_as_many_pixels() -> None:
     assert [sizes.batch_at(64, size) for size in (64, 224, 384, 1024)] == [64, 64, 20, 4]
 
 
-def test_a_board_is_planned_from_its_first_stages() -> None:
+def test_a_board_is_planned_from_its_first_stages_as_a_suite_is_planned() -> None:
     def record(kind: str, steps: int, seconds: float, loss: str = "a") -> dict[str, Any]:
         schedule = {"schedule": {"steps": steps, "batch": 4}} if kind != "evaluate" else {}
-        row = {"backbone": "b", "size": 64, "device": "cpu", "precision": "p", "loss": loss, "aug": "", "protocol": ""}
-        return {"kind": kind, "identity": schedule, "row": row, "seconds": seconds, "facts": {"images": steps}}
+        row = {
+            "backbone": "b", "size": 64, "device": "cpu", "precision": "p", "threads": 1, "loss": loss, "aug": "",
+            "protocol": "", "test_data": "",
+        }  # fmt: skip
+        facts, identity = {"device_seconds": seconds}, {"kind": kind, **schedule}
+        return {"kind": kind, "identity": identity, "row": row, "seconds": seconds + 1, "facts": facts}
 
     records = [record("pretrain", 10, 20.0), record("pretrain", 30, 50.0), record("pretrain", 20, 40.0, "other")]
-    records += [record("evaluate", 5, 1.0), record("evaluate", 10, 4.0)]
-    assert board.estimated(records) == (60.0 + 40.0 + 2.0, 50.0 + 40.0 + 4.0, 0)
+    records += [record("evaluate", 0, 1.0), record("evaluate", 0, 4.0)]
+    assert board.estimated(records) == (60.0 + 40.0 + 2.0, 51.0 + 41.0 + 5.0, 0)  # planned, and taken as a whole
     strange = record("pretrain", 10, 9.0)
-    strange["row"]["backbone"] = "unseen"
+    strange["row"]["device"] = "unseen"
     assert board.estimated([*records[:3], strange])[2] == 1
+
+
+def test_growth_is_told_from_one_number_of_images_to_the_next() -> None:
+    def found(step: float, memory: float) -> dict[str, Any]:
+        return {"step": [step], "memory": [memory], "step_note": "", "memory_note": ""}
+
+    setting = make_setting({"device": "cpu"}).widened("growth")
+    assert setting.sizes == (64, 128) and setting.counts[-1] == 100_000
+    of = {1000: found(10.0, 500.0), 10000: found(20.0, 600.0), 100000: None, 10**6: found(21.0, 690.0)}
+    lines = {line.side: line for line in growth.lines(setting, 128, "streamed", of)}
+    assert lines["step, 1000 streamed"].ratio is None
+    assert lines["step, 10000 streamed"].ratio == Samples((2.0,)) and not lines["step, 10000 streamed"].asked
+    assert lines["step, 100000 streamed"].note.startswith("not measured")
+    memory = lines["memory, 1000000 streamed"]
+    assert memory.ratio == Samples((1.15,)) and (memory.asked, memory.met) == ("≤ 1.1", False)
+
+
+def test_stages_an_hour_are_counted_while_all_workers_are_at_work() -> None:
+    assert several.hourly([10.0, 11.0, 12.0, 13.0], 1) == pytest.approx(3600)
+    # Two workers: one begins late, one ends early, and between they end a stage every half second.
+    assert several.hourly([10.0, 15.0, 15.5, 16.0, 16.5, 17.0, 25.0], 2) == pytest.approx(7200)
+
+
+def test_a_pack_for_growth_holds_as_many_frames_as_asked(tiny_pack: Path, tmp_path: Path) -> None:
+    source = Pack(tiny_pack)
+    growth.write(tmp_path / "more.h5", source, source.count + 3)
+    more = Pack(tmp_path / "more.h5")
+    assert more.count == source.count + 3 and len(set(more.table.name)) == more.count
+    again = np.array([0, source.count]), np.array([0, 0])
+    masks, sectors = (more.plane(name, again[0]) for name in ("mask", "sector"))
+    assert (masks == source.plane("mask", again[1])).all() and (sectors == source.plane("sector", again[1])).all()
 
 
 def test_what_is_asked_is_judged_but_never_of_a_quick_bench(setting: Setting) -> None:

@@ -18,7 +18,7 @@ from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.hooks import registry
 from usbench.runs import cluster as clusters
 from usbench.runs import hand
-from usbench.runs.cluster import Cluster, pins
+from usbench.runs.cluster import Cluster
 from usbench.runs.engines import run_plan
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
@@ -144,23 +144,6 @@ def test_a_worker_with_other_code_computes_nothing_under_our_keys(plan: Plan) ->
     other = {**stage.identity, "loss": {**stage.identity["loss"], "source": "of an older version"}}
     with pytest.raises(UsbenchError, match=r"its loss 'moco' is not the one that was planned with"):
         hand._check_same(Stage(stage.kind, stage.title, other, stage.row), known)
-
-
-def test_each_worker_has_a_gpu_of_its_own_or_as_many_as_a_pretraining_shares(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def on_gpus(devices: int) -> Plan:
-        stage = Stage("pretrain", "x", {"device": "cuda", "devices": devices}, {})
-        return Plan(plan.spec, [stage], [])
-
-    monkeypatch.setattr(clusters, "cuda_devices", lambda: 4)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert pins(plan, None, 3) == [{}, {}, {}] and pins(plan, 2, 3) == [{}, {}]
-    assert [pin["CUDA_VISIBLE_DEVICES"] for pin in pins(on_gpus(1), None, 1)] == ["0", "1", "2", "3"]
-    assert [pin["CUDA_VISIBLE_DEVICES"] for pin in pins(on_gpus(2), None, 1)] == ["0,1", "2,3"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert [pin["CUDA_VISIBLE_DEVICES"] for pin in pins(on_gpus(1), None, 1)] == ["5", "7"]
-    assert [pin["CUDA_VISIBLE_DEVICES"] for pin in pins(on_gpus(1), 3, 1)] == ["5", "7", "5"]
 
 
 def test_the_slurm_example_renders_a_job_of_one_gpu_that_saves_before_it_ends(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import run_plan
 from usbench.runs.observers import Observers
 from usbench.runs.plan import make_plan
+from usbench.runs.shares import fitting
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
 from usbench.spec import config_text
@@ -109,6 +110,10 @@ def _run(asked: dict[str, Any]) -> Result:
     if asked["dry_run"]:
         return Result.of_plan(plan, store, folder)
     store.open()
+    if asked["workers"] is None and asked["engine"] == "local":
+        plan.workers, why = fitting(plan, store)
+        if why:
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
     if said := outlook(plan, store):
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     facts = {"run": plan.key, **spec.model_dump(mode="json")}

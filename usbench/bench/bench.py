@@ -17,13 +17,14 @@ from usbench.bench.lines import Line, as_table
 from usbench.bench.setting import Setting
 from usbench.errors import unknown
 
-# Growth over 1k to 100k images makes gigabytes of phantoms: it is a script of its own under benchmarks/perf/.
 WHAT = {
     "step": "a bare step on views that lie ready / ours from end to end",
     "views": "feed and augmentation alone: lightly, kornia, torchvision / ours",
     "epoch": "a pretraining epoch as lightly's documentation runs it / ours",
     "sizes": "images a second, memory, and where the time goes, at several sizes",
     "precision": "a fine-tune step in float32 / in auto precision",
+    "growth": "time and memory as the number of images grows, in the feed's memory and beyond it",
+    "several": "stages an hour of small fine-tunes, by how many workers do them at once",
     "overhead": "what the harness adds to a stage; time to the first step; commands",
     "board": "stages an hour of a store, planned against taken",
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from usbench.bench.lines import Case, Line
@@ -13,11 +12,11 @@ from usbench.bench.setting import Setting
 from usbench.bench.timing import Samples
 from usbench.errors import UsbenchError
 from usbench.runs.store import Store
+from usbench.runs.timing import Known, kind_of
 
 SAMPLE = 4  # one stage in so many, the first to finish, is what the others are planned from
 KINDS = ("pretrain", "finetune", "evaluate")
 Record = dict[str, Any]
-Alike = tuple[Any, ...]
 
 
 def measure(setting: Setting) -> Iterator[Line]:
@@ -50,40 +49,23 @@ def measure(setting: Setting) -> Iterator[Line]:
 
 
 def estimated(records: list[Record]) -> tuple[float, float, int]:
-    """Seconds planned and taken by all but the sample, and how many stages the sample says nothing of."""
-    planned = taken = 0.0
-    unknown = 0
+    """Seconds planned and taken by all but the sample, and how many stages the sample says nothing of.
+
+    Planned as `suite plan` plans, with the sample as the only records.
+    """
+    sample: list[Record] = []
+    others: list[Record] = []
     for kind in KINDS:
         some = [record for record in records if record["kind"] == kind]
         count = -(-len(some) // SAMPLE)
-        rates = _rates(some[:count])
-        for record in some[count:]:
-            if (rate := next((rates[alike] for alike in _alike(record) if alike in rates), None)) is None:
-                unknown += 1
-                continue
-            planned += rate * _units(record)
-            taken += record["seconds"]
+        sample += some[:count]
+        others += some[count:]
+    known, planned, taken, unknown = Known.from_records(sample), 0.0, 0.0, 0
+    for record in others:
+        unit, _ = known.unit(kind_of(record["identity"], record["row"]))
+        if unit is None:
+            unknown += 1
+            continue
+        planned += unit * max(1, (record["identity"].get("schedule") or {}).get("steps", 1))
+        taken += record["seconds"]
     return planned, taken, unknown
-
-
-def _rates(sample: list[Record]) -> dict[Alike, float]:
-    """Seconds a unit of those that are alike, closely or less so."""
-    found: dict[Alike, list[float]] = {}
-    for record in sample:
-        for alike in _alike(record):
-            found.setdefault(alike, []).append(record["seconds"] / _units(record))
-    return {alike: median(seconds) for alike, seconds in found.items()}
-
-
-def _alike(record: Record) -> tuple[Alike, Alike]:
-    """What takes about as long: the same method on the same network, or only the same network."""
-    row, schedule = record["row"], record["identity"].get("schedule") or {}
-    network = (row["backbone"], row["size"], row["device"], row["precision"], schedule.get("batch", 0))
-    return (*network, row["loss"], row["aug"], row["protocol"]), network
-
-
-def _units(record: Record) -> int:
-    """Steps of a training, images of a test, or one for what has neither."""
-    if record["kind"] == "evaluate":
-        return max(1, record["facts"]["images"])
-    return max(1, (record["identity"].get("schedule") or {}).get("steps", 1))

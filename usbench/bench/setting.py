@@ -31,6 +31,7 @@ class Setting:
     quick: bool
     recipe: dict[str, Any]
     asked: dict[str, dict[str, float]]
+    counts: tuple[int, ...] = ()  # of images, for `growth`
     store: str = ""
     folders: tuple[str, ...] = ()  # of loose plugins
     chosen: frozenset[str] = frozenset()  # what the user gave
@@ -40,16 +41,16 @@ class Setting:
         """Of a DataLoader: all cores."""
         return available_cores()
 
-    def for_sizes(self) -> Setting:
-        """The same with the sizes and networks that `sizes` goes through, but for those that the user chose."""
+    def widened(self, section: str) -> Setting:
+        """The same with what the defaults have for one comparison alone, but for what the user chose."""
         if self.quick:
             return self
-        wide = defaults()["sizes"]
-        return replace(
-            self,
-            backbones=self.backbones if "backbone" in self.chosen else tuple(wide["backbone"]),
-            sizes=self.sizes if "size" in self.chosen else tuple(wide["size"]),
-        )
+        lists = {"backbone": "backbones", "size": "sizes"}
+        wide: dict[str, Any] = {}
+        for name, value in defaults()[section].items():
+            if name not in self.chosen:
+                wide[lists.get(name, name)] = tuple(value) if isinstance(value, list) else value
+        return replace(self, **wide)
 
 
 def defaults() -> dict[str, Any]:
@@ -74,5 +75,6 @@ def make_setting(given: dict[str, Any], *, quick: bool = False) -> Setting:
         steps=values["steps"], images=values["images"], device=device,
         precision=resolve_precision(values.get("precision", "auto"), device),
         threads=resolve_threads(values.get("threads", 0)), quick=quick, recipe=known["recipe"], asked=known["asked"],
-        store=str(values.get("store", "")), folders=tuple(values.get("folders", ())), chosen=frozenset(chosen),
+        counts=tuple(values.get("counts", ())), store=str(values.get("store", "")),
+        folders=tuple(values.get("folders", ())), chosen=frozenset(chosen),
     )  # fmt: skip

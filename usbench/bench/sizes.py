@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +13,7 @@ import torch
 from usbench.bench.lines import Case, Line
 from usbench.bench.setting import Setting
 from usbench.bench.subject import Subject, finetuning, pretraining
-from usbench.bench.timing import Phases, Samples, synchronise, threads_pinned
+from usbench.bench.timing import Phases, Samples, in_own_process, synchronise, threads_pinned
 from usbench.train import finetune, pretrain
 from usbench.train.loop import keep_freed_memory, peak_mib
 
@@ -27,7 +24,7 @@ KINDS = ("pretrain", "finetune")
 
 def measure(setting: Setting) -> Iterator[Line]:
     """Each size, network and kind of training in a process of its own, so that its memory is its own."""
-    wide = setting.for_sizes()
+    wide = setting.widened("sizes")
     for backbone in wide.backbones:
         for size in wide.sizes:
             for kind in KINDS:
@@ -42,11 +39,7 @@ def batch_at(batch: int, size: int) -> int:
 def _line(setting: Setting, kind: str, backbone: str, size: int) -> Line:
     batch = batch_at(setting.batch, size) if kind == "pretrain" else setting.tuned_batch
     case = Case("sizes", size, backbone, batch, setting.precision)
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            found = pool.submit(timed, setting, kind, backbone, size, batch).result()
-    except BrokenProcessPool:
+    if (found := in_own_process(timed, setting, kind, backbone, size, batch)) is None:
         return Line(case, kind, note="not measured: the process died (out of memory?)")
     line = Line(
         case, kind, Samples(tuple(found["rates"])), "images/s", shares=found["shares"],

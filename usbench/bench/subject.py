@@ -95,16 +95,17 @@ class Subject:
 
 
 def pretraining(
-    setting: Setting, backbone: str, size: int, folder: Path, *, batch: int = 0, precision: str | None = None
-) -> Subject:
-    """A pretraining whose state goes into the folder."""
+    setting: Setting, backbone: str, size: int, folder: Path, *, batch: int = 0, precision: str | None = None,
+    whole: bool = False,
+) -> Subject:  # fmt: skip
+    """A pretraining whose state goes into the folder, on the training images or on the whole pack."""
     compute, known = compute_of(setting, precision), known_to(setting)
     schedule = Schedule(MANY, batch or setting.batch, LEARNING_RATE, 1e-4, 0.1)
     network = network_of(setting, backbone, size)
     loss: Loss = pretrain.build_loss(part_of(known, "loss", setting.loss), network, schedule, compute, 0)
     views = views_of(setting, setting.aug, size, loss.views)
     views.wants_sector |= loss.wants_sector
-    feed = feed_of(setting, size, compute.device, sectors=views.wants_sector)
+    feed = feed_of(setting, size, compute.device, sectors=views.wants_sector, whole=whole)
     batches = Batches(feed, views, loss.item, batch=schedule.batch, total=MANY, seed=0)
     optimizer = adamw(schedule, [(loss, 1.0)])
     training = Training("a pretraining", folder, schedule, {"loss": loss}, optimizer)
@@ -141,7 +142,16 @@ def pixels_of(feed: Feed) -> np.ndarray:
     return feed.take(feed.images, np.arange(feed.count))[:, 0].cpu().numpy()
 
 
-def feed_of(setting: Setting, size: int, device: torch.device, *, masks: bool = False, sectors: bool = False) -> Feed:
-    """The training images of the set on the device."""
+def feed_of(
+    setting: Setting,
+    size: int,
+    device: torch.device,
+    *,
+    masks: bool = False,
+    sectors: bool = False,
+    whole: bool = False,
+) -> Feed:
+    """The training images of the set on the device, or all of them."""
     pack = pack_of(setting)
-    return Feed([(pack, fold_split(pack, 0)[0])], size, device, masks=masks, sectors=sectors)
+    rows = np.arange(pack.count) if whole else fold_split(pack, 0)[0]
+    return Feed([(pack, rows)], size, device, masks=masks, sectors=sectors)

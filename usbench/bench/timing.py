@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +59,15 @@ def in_turns(sides: Mapping[str, Work], device: torch.device, turns: int, warm_u
             if turn >= 0:
                 taken[name].append(1e3 * (time.perf_counter() - began) / units)
     return {name: Samples(tuple(values)) for name, values in taken.items()}
+
+
+def in_own_process(work: Callable[..., Any], *given: Any) -> Any:
+    """What the work returns from a new process, whose memory is its own; None where that died."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(work, *given).result()
+    except BrokenProcessPool:
+        return None
 
 
 @contextlib.contextmanager

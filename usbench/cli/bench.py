@@ -10,10 +10,12 @@ import click
 from usbench.cli import complete
 from usbench.errors import UsbenchError
 
+NAMES = ("step", "views", "epoch", "sizes", "precision", "growth", "several", "overhead", "board")
 
-@complete.offered(what=complete.word("step", "views", "epoch", "sizes", "precision", "overhead", "board", join=","))
+
+@complete.offered(what=complete.word(*NAMES, join=","))
 @click.command()
-@click.option("--what", multiple=True, help="step, views, epoch, sizes, precision, overhead, board.  [all]")
+@click.option("--what", multiple=True, help=f"{', '.join(NAMES)}.  [all]")
 @click.option("--size", help="Pixels a side, for example 128,224.")
 @click.option("--backbone", multiple=True, help="Segmentation network; give it several times for several.")
 @click.option("--loss", help="Pretraining loss.")
@@ -31,7 +33,7 @@ def bench(what: tuple[str, ...], output: Path, quick: bool, **given: Any) -> Non
     """How fast the harness is on this machine, beside a bare step, lightly, kornia and torchvision.
 
     Each comparison is one run on the same images, network and batch, its sides in turns. Writes bench.csv, bench.json
-    and bench.png. On a machine that does anything else the numbers mean little.
+    and bench.png; growth makes 2.5 GB of temporary files. On a machine that does anything else the numbers mean little.
     """
     from rich.console import Console
 

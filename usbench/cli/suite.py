@@ -229,6 +229,7 @@ def run(
     from usbench.report.suite import suite_folder, write_suite
     from usbench.runs.agenda import StagesFailed
     from usbench.runs.observers import Observers
+    from usbench.runs.shares import fitting
     from usbench.runs.suite import run_suite, unique
     from usbench.suites import MANY
 
@@ -239,6 +240,10 @@ def run(
     for why in resolved.missing.values():
         console.print(f"Left out: {why}", highlight=False, markup=False, soft_wrap=True)
     store.open()
+    if workers is None and engine == "local":
+        resolved.runs[0].plans[0][1].workers, why = fitting(resolved.as_plan(resolved.wanted()), store)
+        if why:
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
     facts = {f"run {place}": _title(trials.run.spec) for place, trials in enumerate(resolved.runs, 1)}
     facts |= {"suite": resolved.suite.name, "about": resolved.suite.about}
     failure: StagesFailed | None = None

@@ -20,7 +20,7 @@ from usbench.data.room import room
 from usbench.data.stream import Read, Streamed
 from usbench.draws import generator
 from usbench.errors import UsbenchError
-from usbench.views import Views
+from usbench.views import Views, to_device
 
 Plane = Tensor | Streamed  # of all images: held on the device, or gathered as they are taken
 
@@ -97,7 +97,7 @@ class Feed:
         """The rows of a plane, on the device."""
         if isinstance(plane, Streamed):
             return plane.take(rows)
-        return plane.index_select(0, torch.from_numpy(rows).to(self.device))
+        return plane.index_select(0, to_device(rows, self.device))
 
     def ahead(self, rows: np.ndarray, *planes: Plane | None) -> None:
         """Say which rows of which planes are taken next, so that those that are read from files are read meanwhile."""
@@ -230,15 +230,15 @@ class Batches:
         views, geometry, sectors = self.views(images, sector, drawn)
         if k > 1:  # (view, role · n) → role-major views of n items each
             views, geometry, sectors = (_by_role(x, k) for x in (views, geometry, sectors))
-        first = torch.from_numpy(frames[:, 0])
+        first = to_device(frames[:, 0], feed.device)
         return Batch(
             views, geometry, sectors,
-            index=torch.from_numpy(items),
-            label=feed.label[first.to(feed.label.device)],
-            video=torch.from_numpy(feed.video[frames[:, 0]]).to(feed.device),
-            frame=torch.from_numpy(feed.frame[frames]).to(feed.device),
-            time=torch.from_numpy(feed.time[frames]).to(feed.device),
-            tag=feed.tag[first.to(feed.tag.device)],
+            index=to_device(items, feed.device),
+            label=feed.label[first],
+            video=to_device(feed.video[frames[:, 0]], feed.device),
+            frame=to_device(feed.frame[frames], feed.device),
+            time=to_device(feed.time[frames], feed.device),
+            tag=feed.tag[first],
             step=step, total=self.total, rng=generator(self.seed, "pretrain", "loss", step),
         )  # fmt: skip
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from usbench.data.home import Progress
 from usbench.data.likeness import REVISION, SIDE, near_duplicates, thumbnails
@@ -122,6 +120,9 @@ def _same_patients(first: Pack, second: Pack) -> np.ndarray:
 
 def clusters(packs: Sequence[Pack]) -> list[list[Member]]:
     """Near-duplicates of all the packs, put together where one leads to the next; large clusters first."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     starts = np.cumsum([0, *(pack.count for pack in packs)])
     edges = [np.empty((0, 2), np.int64)]
     for place, pack in enumerate(packs):

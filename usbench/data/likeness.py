@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 from PIL import Image as PILImage
-from scipy.ndimage import gaussian_filter
 
 REVISION = 1  # raise it when thumbnails or verdicts change
 SIDE = 64  # of a thumbnail
@@ -116,8 +116,8 @@ def _shrunk(planes: np.ndarray, side: int) -> np.ndarray:
 
 def _evened(planes: np.ndarray, reach: float, floor: float) -> np.ndarray:
     """Without the local mean and contrast, so that gain and depth compensation do not matter."""
-    planes = planes - gaussian_filter(planes, (0, reach, reach), mode="nearest")
-    spread = np.sqrt(gaussian_filter(planes * planes, (0, reach, reach), mode="nearest"))
+    planes = planes - scipy.ndimage.gaussian_filter(planes, (0, reach, reach), mode="nearest")
+    spread = np.sqrt(scipy.ndimage.gaussian_filter(planes * planes, (0, reach, reach), mode="nearest"))
     return planes / (spread + floor)
 
 

@@ -13,8 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 from PIL import Image as PILImage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from usbench.data.pack import FIELDS, SCHEMA, TEXT, digest_of
 from usbench.data.sink import Sink
@@ -56,6 +54,9 @@ def place(plane: np.ndarray, box: Box, size: int) -> np.ndarray:
 
 def link_groups(patient: list[str], video: list[str], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
     """Connected components of same patient, same video, and any further pairs (near-duplicates)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(patient)
     edges: list[tuple[int, int]] = list(pairs)
     for values in (patient, video):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SHARERS = "USBENCH_SHARERS"  # how many workers share a GPU; set for each of them by who starts them
+
 
 def data_home() -> Path:
     """USBENCH_DATA, else the user's data folder."""

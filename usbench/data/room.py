@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
+from usbench.data.place import SHARERS
 from usbench.errors import UsbenchError
 
 SETTING = "USBENCH_FEED_MIB"
-DEVICE_SHARE = 0.5  # of a GPU's free memory; the network and its activations need the rest
+DEVICE_SHARE = 0.5  # of a GPU's free memory, for all who share it; networks and activations need the rest
 HOST_SHARE = 0.25  # of the free memory of this machine, which other stages may run on too
 ROOT = Path("/")
 
@@ -23,7 +24,7 @@ def room(device: torch.device) -> int:
     if said := os.environ.get(SETTING):
         return _bytes(said)
     if device.type == "cuda":
-        return int(DEVICE_SHARE * torch.cuda.mem_get_info(device)[0])
+        return int(DEVICE_SHARE * torch.cuda.mem_get_info(device)[0] / int(os.environ.get(SHARERS, "1")))
     return int(HOST_SHARE * free_memory())
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy  # its parts are loaded when they are first used: most commands find no sector
 from PIL import Image as PILImage
 from PIL import ImageDraw
-from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
 from usbench.items import Item
 
@@ -54,11 +53,11 @@ def _echoes(small: np.ndarray) -> np.ndarray:
     """Where there is an echo, without writing: the large connected parts of what is brighter than the background."""
     edge = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     background = min(float(np.percentile(edge, 5)), 16.0)
-    bright = ndimage.uniform_filter(small, 3) > background + DARK
-    bright = ndimage.binary_erosion(bright, np.ones((3, 3)), border_value=1)  # what the filter made it grow
-    opened = ndimage.binary_opening(np.pad(bright, TEXT_WIDTH, mode="edge"), np.ones((TEXT_WIDTH, TEXT_WIDTH)))
+    bright = scipy.ndimage.uniform_filter(small, 3) > background + DARK
+    bright = scipy.ndimage.binary_erosion(bright, np.ones((3, 3)), border_value=1)  # what the filter made it grow
+    opened = scipy.ndimage.binary_opening(np.pad(bright, TEXT_WIDTH, mode="edge"), np.ones((TEXT_WIDTH, TEXT_WIDTH)))
     opened = opened[TEXT_WIDTH:-TEXT_WIDTH, TEXT_WIDTH:-TEXT_WIDTH]
-    parts, count = ndimage.label(opened)
+    parts, count = scipy.ndimage.label(opened)
     if count < 2:
         return opened
     sizes = np.bincount(parts.ravel())
@@ -72,8 +71,8 @@ def _hull(region: np.ndarray) -> np.ndarray:
     first, last = region.argmax(axis=1)[rows], region.shape[1] - 1 - region[:, ::-1].argmax(axis=1)[rows]
     points = np.concatenate([np.stack([first, rows], 1), np.stack([last, rows], 1)])
     try:
-        corners = points[ConvexHull(points).vertices]
-    except QhullError:
+        corners = points[scipy.spatial.ConvexHull(points).vertices]
+    except scipy.spatial.QhullError:
         return region
     canvas = PILImage.new("1", region.shape[::-1])
     ImageDraw.Draw(canvas).polygon([(int(x), int(y)) for x, y in corners], fill=1)

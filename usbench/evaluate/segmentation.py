@@ -5,8 +5,7 @@ cross, and pixels beyond the image count as background, so a mask that touches t
 """
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import KDTree
+import scipy  # its parts are loaded when they are first used, which is never where only names are wanted
 
 METRICS = ("dice", "iou", "hd95", "assd", "surface_dice", "precision", "recall")
 CALIBRATION, BINS = "calibration_error", 10
@@ -131,9 +130,10 @@ def _nearest(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     of asking and of building a tree, next to a pixel of the transform.
     """
     if 7 * np.count_nonzero(here) + 2 * np.count_nonzero(there) < here.size:
-        tree = KDTree(np.argwhere(there), leafsize=32, balanced_tree=False, compact_nodes=False)  # quickly built
+        points = np.argwhere(there)
+        tree = scipy.spatial.KDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)  # quickly built
         return tree.query(np.argwhere(here))[0]
-    return distance_transform_edt(~there)[here]
+    return scipy.ndimage.distance_transform_edt(~there)[here]
 
 
 def _border(mask: np.ndarray) -> np.ndarray:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.special import stdtrit, xlogy
-from scipy.stats import friedmanchisquare, studentized_range, wilcoxon
+import scipy  # its parts are loaded when they are first used: together they take longer than a table of cached rows
 
 _SMALLEST_P = 1e-100
 BINS = 15  # of a calibration error
@@ -60,9 +58,9 @@ def crossed_interval(values: np.ndarray, groups: np.ndarray, *, level: float = 0
     patients, seeds = _variance_parts(values, codes)
 
     def half_width(alpha: float) -> float:
-        squared = stdtrit(group_count - 1, alpha / 2) ** 2 * patients
+        squared = scipy.special.stdtrit(group_count - 1, alpha / 2) ** 2 * patients
         if seed_count > 1:
-            squared += stdtrit(seed_count - 1, alpha / 2) ** 2 * seeds
+            squared += scipy.special.stdtrit(seed_count - 1, alpha / 2) ** 2 * seeds
         return float(np.sqrt(squared))
 
     half = half_width(1 - level)
@@ -92,7 +90,7 @@ def signed_rank(values: np.ndarray, groups: np.ndarray) -> float:
     values, codes = _complete_images(values, groups)
     of_patients = np.bincount(codes, weights=values.mean(axis=1)) / np.bincount(codes) if len(codes) else np.empty(0)
     of_patients = of_patients[of_patients != 0]
-    return float(wilcoxon(of_patients).pvalue) if len(of_patients) else float("nan")
+    return float(scipy.stats.wilcoxon(of_patients).pvalue) if len(of_patients) else float("nan")
 
 
 def mean_ranks(table: pd.DataFrame) -> pd.Series:
@@ -109,12 +107,12 @@ def friedman(table: pd.DataFrame) -> float:
     complete = table.dropna(axis="columns").to_numpy(float)
     if complete.shape[0] < 3 or complete.shape[1] < 2 or (complete == complete[0]).all():
         return float("nan")
-    return float(friedmanchisquare(*complete).pvalue)
+    return float(scipy.stats.friedmanchisquare(*complete).pvalue)
 
 
 def critical_difference(methods: int, conditions: int, *, level: float = 0.95) -> float:
     """Nemenyi's: mean ranks that lie closer than this are not told apart (Demšar, JMLR 2006)."""
-    quantile = studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
+    quantile = scipy.stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(methods * (methods + 1) / (6 * conditions)))
 
 
@@ -165,7 +163,7 @@ def feature_spread_and_rankme(features: np.ndarray) -> dict[str, float]:
     if singular[0] == 0:
         return {"spread": 0.0, "rankme": 0.0}
     shares = singular / singular.sum()
-    return {"spread": float(spread), "rankme": float(np.exp(-xlogy(shares, shares).sum()))}
+    return {"spread": float(spread), "rankme": float(np.exp(-scipy.special.xlogy(shares, shares).sum()))}
 
 
 def _complete_images(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,5 +208,9 @@ def _p_where_interval_reaches(distance: float, half_width: Callable[[float], flo
         return 1.0
     if half_width(_SMALLEST_P) <= distance:
         return 0.0
+
+    def beyond(log_alpha: float) -> float:
+        return half_width(np.exp(log_alpha)) - distance
+
     # In log alpha, since p spans many powers of ten.
-    return float(np.exp(brentq(lambda log_alpha: half_width(np.exp(log_alpha)) - distance, np.log(_SMALLEST_P), 0.0)))
+    return float(np.exp(scipy.optimize.brentq(beyond, np.log(_SMALLEST_P), 0.0)))

@@ -7,7 +7,6 @@ in the store, so when the scheduler dies, nothing is lost but the work on the wa
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -23,9 +22,9 @@ from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs.hand import ask_to_stop, work
 from usbench.runs.pool import nobodys_main
+from usbench.runs.shares import pins
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
-from usbench.spec import cuda_devices
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 10.0
@@ -114,18 +113,6 @@ def _address_in(file: Path) -> str:
         raise UsbenchError(f"--scheduler-file {file} was not written by a dask scheduler: start one with it.") from None
 
 
-def pins(plan: Plan, wanted: int | None, fitting: int) -> list[dict[str, str]]:
-    """The environment of each worker of this machine: its GPU, or as many as a pretraining shares; none on the CPU."""
-    if all(stage.identity.get("device", "cpu") == "cpu" for stage in plan.stages):
-        return [{} for _ in range(wanted or fitting)]
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    every = [each for each in listed.split(",") if each] if listed else [str(n) for n in range(cuda_devices())]
-    share = max(stage.identity.get("devices", 1) for stage in plan.stages)
-    groups = [every[place : place + share] for place in range(0, len(every) - share + 1, share)] or [every]
-    some = itertools.islice(itertools.cycle(groups), wanted or len(groups))
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in some]
-
-
 def _local(plan: Plan, wanted: int | None, fitting: int) -> Any:
     """A scheduler and workers that nobody reaches from outside this machine."""
     from distributed import Nanny, Scheduler, SpecCluster
@@ -138,7 +125,7 @@ def _local(plan: Plan, wanted: int | None, fitting: int) -> Any:
     }  # fmt: skip
     spec = {
         place: {"cls": Nanny, "options": {**options, "env": pin}}
-        for place, pin in enumerate(pins(plan, wanted, fitting))
+        for place, pin in enumerate(pins(plan.stages, wanted, fitting))
     }
     scheduler = {"cls": Scheduler, "options": {**private, "port": 0}}
     return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL)

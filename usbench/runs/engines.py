@@ -12,9 +12,10 @@ from usbench.errors import Halt, Interrupted, UsbenchError, of_system
 from usbench.hooks import Registry
 from usbench.runs.agenda import Agenda, StagesFailed
 from usbench.runs.doing import Watch, do, versions
-from usbench.runs.foreman import Foreman, urgency
+from usbench.runs.foreman import Crew, Foreman, urgency
 from usbench.runs.lease import Taken
 from usbench.runs.pool import Pool
+from usbench.runs.shares import pins
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
@@ -68,7 +69,10 @@ def run_plan(
         if cluster is None and (workers == 1 or not known.travels):
             return _alone(plan, store, known, observer, fail_fast=fail_fast)
         agenda = Agenda(plan, store, sorted(plan.stages, key=urgency))
-        crew = Pool(store, known, workers) if cluster is None else cluster.crew(plan, store, known, workers)
+        if cluster is None:
+            crew: Crew = Pool(store, known, pins(plan.stages, workers, workers))
+        else:
+            crew = cluster.crew(plan, store, known, workers)
         return Foreman(observer, agenda, crew, fail_fast=fail_fast).run()
 
 

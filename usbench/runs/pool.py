@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,26 @@ class Pool:
 
     absent = ""
 
-    def __init__(self, store: Store, known: Registry, workers: int) -> None:
+    def __init__(self, store: Store, known: Registry, pins: Sequence[dict[str, str]]) -> None:
+        """One process for each of the environments."""
         self.root = str(store.root)
         self.folders = [str(folder) for folder in known.folders]
         self.context = multiprocessing.get_context("spawn")
         self.stopped = self.context.Event()
         self.workers: dict[Connection, Any] = {}
         self.busy: dict[Connection, str] = {}
-        for _ in range(workers):
-            self._hire()
+        self.pins: dict[Connection, dict[str, str]] = {}
+        for pin in pins:
+            self._hire(pin)
 
-    def _hire(self) -> None:
+    def _hire(self, pin: dict[str, str]) -> None:
         ours, theirs = self.context.Pipe()
-        arguments = (theirs, self.root, self.folders, os.getpid(), self.stopped)
+        arguments = (theirs, self.root, self.folders, os.getpid(), self.stopped, pin)
         process = self.context.Process(target=_worker, args=arguments, daemon=True)
         with nobodys_main():
             process.start()
         theirs.close()
-        self.workers[ours] = process
+        self.workers[ours], self.pins[ours] = process, pin
 
     def free(self) -> int:
         """How many have nothing to do."""
@@ -75,11 +77,11 @@ class Pool:
         try:
             message = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
-            process = self.workers.pop(connection)
+            process, pin = self.workers.pop(connection), self.pins.pop(connection)
             del self.busy[connection]
             process.join()
             if not self.stopped.is_set():
-                self._hire()
+                self._hire(pin)
             return stage_id, {"what": "died", "how": f"exit code {process.exitcode}"}
         if message["what"] in SAID_LAST:
             del self.busy[connection]
@@ -120,8 +122,9 @@ def nobodys_main() -> Iterator[None]:
         main.update(hidden)
 
 
-def _worker(connection: Connection, root: str, folders: list[str], parent: int, stop: Any) -> None:
+def _worker(connection: Connection, root: str, folders: list[str], parent: int, stop: Any, pin: dict[str, str]) -> None:
     """A worker's life: stages in, what happens out. It dies with its parent."""
+    os.environ.update(pin)  # before torch is imported, which reads it
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides what they mean
         signal.signal(number, signal.SIG_IGN)
     if platform.system() == "Linux":

@@ -64,6 +64,9 @@ class Stages:
             raise UsbenchError(
                 "a CUDA device was found but torch cannot use it: run 'usbench doctor', or --device cpu."
             )
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # others may need what the stage before held
+            torch.cuda.reset_peak_memory_stats()
         if identity["threads"]:
             torch.set_num_threads(max(1, identity["threads"] // identity.get("devices", 1)))
         kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}

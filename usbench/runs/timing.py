@@ -74,15 +74,19 @@ class Known:
     @classmethod
     def of(cls, stores: Iterable[Store]) -> Known:
         """Read every record of the stores."""
+        kinds = ("pretrain", "finetune", "evaluate")
+        return cls.from_records(record for store in stores for kind in kinds for _, record in store.records(kind))
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Known:
+        """Learn from these."""
         found: dict[Kind, list[float]] = {}
-        for store in stores:
-            for kind in ("pretrain", "finetune", "evaluate"):
-                for _, record in store.records(kind):
-                    steps = int((record["identity"].get("schedule") or {}).get("steps", 0))
-                    took: Any = record["facts"].get("device_seconds") if steps else record.get("seconds")
-                    with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older usbench, or by hand
-                        alike = kind_of(record["identity"], record["row"])
-                        found.setdefault(alike, []).append(float(took) / max(1, steps))
+        for record in records:
+            steps = int((record["identity"].get("schedule") or {}).get("steps", 0))
+            took: Any = record["facts"].get("device_seconds") if steps else record.get("seconds")
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older usbench, or by hand
+                alike = kind_of(record["identity"], record["row"])
+                found.setdefault(alike, []).append(float(took) / max(1, steps))
         return cls(found)
 
     def unit(self, kind: Kind) -> tuple[float | None, str]:
