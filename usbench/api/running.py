@@ -59,6 +59,7 @@ def run(
     devices: int | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    auto_batch: bool = False,
     set: Mapping[str, Any] | Sequence[str] | None = None,
     out: PathLike = "runs",
     config: PathLike | None = None,

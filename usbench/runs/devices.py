@@ -23,13 +23,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from usbench.errors import Interrupted, RunFailed, UsbenchError, of_system
+from usbench.errors import Interrupted, OutOfMemory, RunFailed, UsbenchError, of_system
 from usbench.hooks import Registry, registry
 from usbench.runs.stage import Stage, stage_of
 from usbench.runs.store import Store
 
 GRACE_SECONDS = 3.0  # for the others to say what befell them, once one failed
 LOST = "lost"  # the failure of a rank that no longer reached another
+MEMORY = "memory"  # that of one whose device has not enough of it
 PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 Heard = queue.Queue[tuple[int, dict[str, Any] | None]]  # who said what; nothing at the end
 
@@ -127,7 +128,8 @@ def _heard(stage: Stage, team: list[_Member], watcher: Any) -> dict[str, Any]:
         elif message["what"] == "done":
             facts = message["facts"]
         else:
-            error = {1: RunFailed, 130: Interrupted}.get(message["code"], UsbenchError)
+            kinds = {1: RunFailed, 130: Interrupted}
+            error = OutOfMemory if message["what"] == MEMORY else kinds.get(message["code"], UsbenchError)
             failures[rank] = 2 if message["what"] == LOST else 1, error(message["text"])
         if any(error.exit_code != Interrupted.exit_code for _, error in failures.values()):
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
@@ -166,7 +168,8 @@ def main() -> None:
             say("done", facts=facts)
     except UsbenchError as error:
         code = error.exit_code
-        say(LOST if type(error).__name__ == "RankLost" else "failed", code=code, text=str(error))
+        what = MEMORY if isinstance(error, OutOfMemory) else "failed"
+        say(LOST if type(error).__name__ == "RankLost" else what, code=code, text=str(error))
     except OSError as error:
         code = 2
         say("failed", code=code, text=str(of_system(error)))
