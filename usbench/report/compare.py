@@ -162,7 +162,7 @@ def notes(found: Sequence[Comparison]) -> list[str]:
     if (shifts := (first.row["shift"], second.row["shift"]))[0] != shifts[1]:
         said.append(f"Their shifts differ: {shifts[0]} and {shifts[1]}.")
     versions = [cell.results[0].versions for cell in (first, second)]
-    if other := [f"{library} {a} and {b}" for library, a, b in _differing(versions[0], versions[1])]:
+    if other := [f"{library} {a} and {b}" for library, a, b in _differing(*versions) if a and b]:
         said.append(f"They were made with other versions: {', '.join(other)}.")
     if len(found[0].seeds) == 1:
         said.append("One shared seed: the interval is over patients only, and no test is made.")
