@@ -371,3 +371,36 @@ def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
 
 def test_a_finished_stages_name_is_its_folder(tmp_path: Path) -> None:
     assert Store(tmp_path).folder("finetune-0123456789abcdef") == tmp_path / "stages" / "finetune-0123456789abcdef"
+
+
+# Files of finished stages.
+
+
+def finished(store: Store, content: bytes) -> Path:
+    with store.work(STAGE) as part:
+        (part / "weights.safetensors").write_bytes(content)
+        store.finish(STAGE, {"kind": "pretrain"})
+    return store.folder(STAGE) / "weights.safetensors"
+
+
+def test_a_file_is_given_only_as_it_was_recorded(store: Store) -> None:
+    path = finished(store, b"abc" * 100)
+    assert store.file(STAGE, path.name) == path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsbenchError) as error:
+        store.file(STAGE, path.name)
+    assert str(error.value) == (
+        f"{path} is not what was recorded: delete the folder {path.parent} and run the same command again, which makes "
+        f"it anew; 'usbench store check {store.root}' says what else is not whole."
+    )
+    path.unlink()
+    with pytest.raises(UsbenchError, match=r"weights\.safetensors is missing: delete the folder"):
+        store.file(STAGE, path.name)
+
+
+def test_a_file_of_a_record_without_digests_is_given(store: Store) -> None:
+    path = finished(store, b"abc")
+    record = store.record(STAGE)
+    del record["files"]
+    write_json(path.parent / "record.json", record)
+    assert store.file(STAGE, path.name) == path

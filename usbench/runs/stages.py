@@ -19,6 +19,8 @@ from usbench.runs.memory import sparing_of, within_memory
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 
+WEIGHTS = "weights.safetensors"
+
 
 @contextlib.contextmanager
 def globals_kept() -> Iterator[None]:
@@ -181,7 +183,7 @@ class Stages:
         network, report = self._network(stage, identity)
         inherited: dict[str, Any] = {"pretrain_labels": "none"}
         if stage.places["pretrained"]:
-            weights, _ = checkpoint.read(self.store.folder(stage.places["pretrained"]) / "weights.safetensors")
+            weights, _ = checkpoint.read(self.store.file(stage.places["pretrained"], WEIGHTS))
             self._inherit(network, weights, stage.places["pretrained"])
             facts = self.store.record(stage.places["pretrained"])["facts"]
             inherited = {k: facts[k] for k in ("pretrain_labels", "steps", "images_seen", "pixels_seen")}
@@ -233,8 +235,8 @@ class Stages:
         compute = self._compute(identity)
         network = self._part("backbone", stage.places["plugins"]["backbone"]).build()
         protocol, _ = self._protocol(stage, identity)
-        model, trained = protocol.adapt(network), self.store.folder(stage.places["finetuned"])
-        checkpoint.restore(model, checkpoint.read(trained / "weights.safetensors")[0])
+        model, weights = protocol.adapt(network), self.store.file(stage.places["finetuned"], WEIGHTS)
+        checkpoint.restore(model, checkpoint.read(weights)[0])
         compute.place(model)
         pack = self._pack(stage.places["test"])
         division = division_of(stage.places["division"])
@@ -248,7 +250,7 @@ class Stages:
         scores, bits = examine(model, protocol, feed, compute)
         metrics, beside = [*protocol.metrics, *(name for name in (CALIBRATION,) if name in scores)], {}
         # A corrupted image is none that the looks predicted.
-        found = best_on_test(protocol, feed, trained) if protocol.keeps_choices and not corruption else None
+        found = best_on_test(protocol, feed, weights.parent) if protocol.keeps_choices and not corruption else None
         if found is not None:
             beside["best_on_test_step"], best = found
             best.to_csv(folder / "best-on-test.csv", index=False, float_format="%.6g")

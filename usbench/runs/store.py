@@ -50,14 +50,19 @@ def is_stage(name: str) -> bool:
     return STAGE.fullmatch(name) is not None
 
 
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file that a stage made, by its path in the folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and name.as_posix() != RECORD and not is_lease(name):
-            with path.open("rb") as file:
-                found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name.as_posix()] = digest_of(path)
     return found
 
 
@@ -86,12 +91,17 @@ class Store:
         self._leases: dict[str, Lease] = {}
         self._wanted: list[set[str]] = []  # what is noted as begun
 
+    @property
+    def there(self) -> bool:
+        """Whether a store was begun here."""
+        return (self.root / "store.json").exists()
+
     def check_place(self) -> None:
         """Refuse a place where no store can be, as far as that shows without writing."""
         present = next(place for place in (self.root, *self.root.absolute().parents) if place.exists())
         if not present.is_dir():
             raise UsbenchError(f"--out {self.root}: {present} is a file; name a folder.")
-        if (self.root / "store.json").exists():
+        if self.there:
             self.check_schema()
 
     def open(self) -> Store:
@@ -137,6 +147,22 @@ class Store:
     def has(self, stage_id: str) -> bool:
         """Whether the stage is finished."""
         return (self.folder(stage_id) / RECORD).is_file()
+
+    def file(self, stage_id: str, name: str) -> Path:
+        """A file that a finished stage made, once it is seen to be what was recorded."""
+        path = self.folder(stage_id) / name
+        files = dict(self.record(stage_id).get("files") or {})
+        try:
+            whole = path.is_file() and (name not in files or files[name] == digest_of(path))
+        except OSError:
+            whole = False
+        if not whole:
+            what = "is not what was recorded" if path.exists() else "is missing"
+            raise UsbenchError(
+                f"{path} {what}: delete the folder {path.parent} and run the same command again, which makes it anew; "
+                f"'usbench store check {self.root}' says what else is not whole."
+            )
+        return path
 
     def record(self, stage_id: str) -> dict[str, Any]:
         """What is recorded of a finished stage."""
