@@ -30,6 +30,7 @@ Room = Callable[..., None]
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
     """`room(4, 8, kind=…)`: a device with room for so many images a step, and for more where little is kept."""
+    monkeypatch.setattr(Stages, "try_out", Stages.attempt)  # in this process, where there is so little
     plainly = {module: module.Steps.learn for module in (pretrain, finetune)}
 
     def limit(plain: int, lean: int = 0, *, kind: str, after: int = 0) -> None:
@@ -187,6 +188,36 @@ def test_a_batch_of_the_protocols_own_is_named_as_its_option(
     stage = stage_of(installed, tiny_settings, "finetune", loss="none", protocol="pocus:batch=8")
     with pytest.raises(OutOfMemory, match=r"batch 8 and 32 px.*batch 4 fits.*--protocol pocus:batch=4"):
         do(installed, stage, tmp_path / "stage")
+
+
+SHORT = """
+import torch
+from usbench import Loss, hookimpl
+
+class Short(Loss):
+    "Wants more memory than there is for more than four views."
+
+    def objective(self, out, batch):
+        if len(out.maps[0][-1]) > 4:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+        return out.features[0].square().mean()
+
+@hookimpl
+def usbench_losses(register):
+    register("short", Short, summary="for a test", reference="none")
+"""
+
+
+def test_on_a_cpu_what_fits_is_tried_in_processes_of_their_own(
+    usbench: Callable[..., Any], tiny: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "short.py").write_text(SHORT)
+    words = ["--plugins-dir", tmp_path / "plugins", "run", "--loss", "short", *tiny, "--labels", "100"]
+    said = usbench(*words, "--out", tmp_path / "runs", "--fail-fast")
+    assert said.code == 1
+    assert "at batch 8 and 32 px; batch 4 fits: --auto-batch does not help; give --set pretrain.batch=4" in said.err
+    assert not list((tmp_path / "runs" / "stages").glob("pretrain-*"))
 
 
 def test_who_asks_to_stop_does_not_wait_for_the_search(

@@ -36,13 +36,18 @@ Heard = queue.Queue[tuple[int, dict[str, Any] | None]]  # who said what; nothing
 
 
 def on_devices(stage: Stage, folder: Path, store: Store, known: Registry, watcher: Any) -> dict[str, Any]:
-    """Do a stage on its devices, going on where it stopped; returns the facts for its record."""
+    """Do a stage on its devices, going on where it stopped; returns the facts for its record.
+
+    On one device that is a process of its own all the same, whose end harms nobody.
+    """
     order = {
         "stage": asdict(stage), "folder": str(folder), "root": str(store.root),
         "plugins": [str(folder) for folder in known.folders],
     }  # fmt: skip
     with TemporaryDirectory() as meeting:
-        team = [_Member(rank, {**order, "rank": rank}, Path(meeting)) for rank in range(stage.identity["devices"])]
+        team = [
+            _Member(rank, {**order, "rank": rank}, Path(meeting)) for rank in range(stage.identity.get("devices", 1))
+        ]
         try:
             return _heard(stage, team, watcher)
         finally:
@@ -211,6 +216,8 @@ def _share(order: dict[str, Any], stop: threading.Event, say: Any) -> dict[str, 
         known.load_folder(Path(folder))
     stage = stage_of(order["stage"])
     identity, rank = stage.identity, int(order["rank"])
+    if identity.get("devices", 1) == 1:
+        return Stages(Store(Path(order["root"])), known).share(stage, Path(order["folder"]), _Watch(stop, say))
     with Processes(rank, identity["devices"], Path(order["meeting"]), identity["device"]) as ranks:
         stages = Stages(Store(Path(order["root"])), known, ranks)
         return stages.share(stage, Path(order["folder"]), Together(_Watch(stop, say), ranks))

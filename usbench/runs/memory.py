@@ -24,11 +24,14 @@ LEAST = 2  # images of a batch
 Do = Callable[[Stage, Path, Any], dict[str, Any]]
 
 
-def within_memory(do: Do, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
-    """Do a stage; where memory does not do and the user allows it, in less; else say what would fit."""
+def within_memory(do: Do, try_out: Do, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+    """Do a stage; where memory does not do and the user allows it, in less; else say what would fit.
+
+    `try_out` does as `do` does, for stages that nobody needs.
+    """
     tried = _in_turn(do, stage, [None, *(_ways(stage) if AUTO in stage.places else ())], folder, watcher)
     if tried.facts is None:
-        raise OutOfMemory(_sentence(do, stage, watcher, tried))
+        raise OutOfMemory(_sentence(try_out, stage, watcher, tried))
     return {**tried.facts, AUTO: str(tried.way)} if tried.way else tried.facts
 
 

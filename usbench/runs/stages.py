@@ -48,7 +48,7 @@ class Stages:
         """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
         from usbench.train.loop import STATE
 
-        facts = within_memory(self.attempt, stage, folder, watcher)
+        facts = within_memory(self.attempt, self.try_out, stage, folder, watcher)
         (folder / STATE).unlink(missing_ok=True)
         return facts
 
@@ -57,6 +57,13 @@ class Stages:
         if stage.identity.get("devices", 1) > 1:
             return on_devices(stage, folder, self.store, self.registry, watcher)
         return self.share(stage, folder, watcher)
+
+    def try_out(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        """Do some steps to see whether memory does; on the CPU in a process of its own, since there a library that is
+        given no memory may end the process, and memory that is free again may lie in pieces."""
+        if stage.row["device"] == "cpu":
+            return on_devices(stage, folder, self.store, self.registry, watcher)
+        return self.attempt(stage, folder, watcher)
 
     def share(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         """What this process does of a stage: all of it, but where there are other ranks."""

@@ -8,9 +8,11 @@ enough, a fine-tune takes its gradient in parts, if a batch is to it nothing but
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import gc
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +47,8 @@ def ran_out(error: BaseException) -> bool:
 def free_memory() -> None:
     """Give back what nothing refers to any more, and forget the peak that it made."""
     gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # which `keep_freed_memory` told it not to do by itself
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
