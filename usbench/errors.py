@@ -23,6 +23,14 @@ class RunFailed(UsbenchError):
     exit_code = 1
 
 
+class OutOfMemory(RunFailed):
+    """The memory of the device did not do."""
+
+
+class NotSparing(OutOfMemory):
+    """A training cannot be done in less memory without being another one; says why, not as a sentence."""
+
+
 class Halt(UsbenchError):
     """Nothing else could be done either, as on a full disk: all work stops."""
 

@@ -108,6 +108,7 @@ class RunSpec(BaseModel):
     precision: str = "auto"
     devices: int = Field(default=1, ge=1, le=64)  # that one pretraining is shared by
     threads: int = Field(default=0, ge=0)  # of all devices together
+    auto_batch: bool = False  # train in less memory where it does not do; no key hangs on it
     preset: str = "quick"
 
     @field_validator("labels")

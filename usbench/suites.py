@@ -60,8 +60,8 @@ class Suite:
     runs: list[SuiteRun] = field(default_factory=list)
 
 
-def read_suite(path: Path) -> Suite:
-    """Read a suite file; what is wrong with it is said in a sentence."""
+def read_suite(path: Path, **always: Any) -> Suite:
+    """Read a suite file; what is wrong with it is said in a sentence. `always` are settings of every run."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -76,7 +76,10 @@ def read_suite(path: Path) -> Suite:
         raise UsbenchError(f"the suite {path} is not made of a table [base] and tables [[runs]].")
     if not grids:
         raise UsbenchError(f"the suite {path} has no [[runs]]: there is nothing to do.")
-    runs = [run for place, grid in enumerate(grids, 1) for run in _expand(base, grid, f"[[runs]] {place} of {path}")]
+    runs = [
+        run for place, grid in enumerate(grids, 1)
+        for run in _expand(base, {**grid, **always}, f"[[runs]] {place} of {path}")
+    ]  # fmt: skip
     return Suite(str(document.get("name", path.stem)), path, str(document.get("about", "")), runs)
 
 

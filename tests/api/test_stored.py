@@ -43,6 +43,19 @@ def test_a_folder_that_is_neither_is_refused(call: Any, words: str, tmp_path: Pa
         call(tmp_path)
 
 
+def test_a_run_that_is_not_there_is_answered_with_the_nearest(finished: Result, store: Path) -> None:
+    near = re.escape(str(finished.path))
+    typed = store / f"{finished.path.name[:-3]}000"
+    with pytest.raises(UsbenchError, match=rf"is no run's folder and no store: did you mean {near}\?$"):
+        usbench.load(typed)
+    key = finished.keys[0]
+    for name in (typed.name, str(typed)):
+        with pytest.raises(UsbenchError, match=rf"unknown row '.*' in .*: did you mean the run {near}\?$"):
+            usbench.compare(key, name, stores=[store])
+    with pytest.raises(UsbenchError, match=f"did you mean '{key}'"):
+        usbench.compare(key, f"{key[:-3]}zzz", stores=[store])
+
+
 def test_a_run_that_was_damaged_is_a_sentence(tmp_path: Path, finished: Result, store: Path) -> None:
     folder = store / "damaged"
     folder.mkdir()

@@ -243,6 +243,16 @@ def test_a_folder_that_is_no_run_or_no_store_is_refused(usbench: Call, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def test_show_names_the_runs_that_may_have_been_meant(usbench: Call, tmp_path: Path) -> None:
+    for name in ("rcl-freq-0123", "rcl-spatial-4567", "simclr-freq-89ab", "mae-none-cdef"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    said = usbench("show", tmp_path / "rcl-freq-012").one_sentence()
+    assert f"did you mean {tmp_path / 'rcl-freq-0123'} or " in said and "mae" not in said and said.endswith("?")
+    said = usbench("show", tmp_path).one_sentence()
+    assert said.count(f"{tmp_path}/") == 3 and " or " in said
+
+
 def test_an_empty_store_has_no_leaderboard(usbench: Call, out: Path, tmp_path: Path) -> None:
     stores.Store(out).open()
     refused(usbench("leaderboard", out, "--csv", tmp_path / "table.csv"), "no finished result")

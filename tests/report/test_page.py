@@ -265,4 +265,7 @@ def test_the_command_line_writes_the_page(store: Store, usbench: Callable[..., A
     assert said.code == 0 and "board.html" in said.out
     assert (tmp_path / "board.html").read_text().startswith("<!doctype html>")
     assert "--no-images" in usbench("leaderboard", store.root, "--no-images").one_sentence()
-    assert usbench("leaderboard", store.root, "--html", tmp_path).code == 2
+    for flag in ("--html", "--csv", "--md", "--ranks"):
+        for bad in (tmp_path, tmp_path / "board.html" / "x.html"):
+            refused = usbench("leaderboard", store.root, flag, bad)
+            assert refused.code == 2 and flag in refused.one_sentence() and refused.out == "", "before the table"

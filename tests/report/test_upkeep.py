@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from made_up import put
 
+from usbench.report.upkeep import Upkeep
 from usbench.runs import lease
 from usbench.runs.lease import Owner
 from usbench.runs.store import Store, write_json
@@ -119,6 +120,41 @@ def test_where_nobody_can_say_what_is_needed_every_finished_stage_stays(
         (kept.root / "suite-x" / "suite.json").write_text(text)
     said = usbench("store", "gc", kept.root, "--yes")
     assert said.code == 0 and "what is needed is not known" in said.out and ids(kept) == before
+
+
+def test_what_is_begun_while_it_is_cleared_keeps_its_stages(kept: Store, needed: set[str]) -> None:
+    upkeep, other = Upkeep(kept), sorted(ids(kept) - needed)
+    rubbish, _ = upkeep.rubbish()
+    assert upkeep.clear(next(r for r in rubbish if r.path.name == other[0]))
+    with kept.wanting(other[1:]):
+        assert not any(upkeep.clear(r) for r in rubbish if r.path.name in other[1:])
+        assert ids(kept) == {*needed, *other[1:]} and kept.has(other[1])
+
+
+def test_a_run_that_ended_while_it_is_cleared_keeps_all_that_stands_behind_it(kept: Store, needed: set[str]) -> None:
+    upkeep = Upkeep(kept)
+    rubbish, _ = upkeep.rubbish()
+    test = next(name for name in ids(kept) - needed if name.startswith("evaluate"))
+    (kept.root / "other-spatial-0").mkdir()
+    write_json(kept.root / "other-spatial-0" / "run.json", {"stages": [[test, "its test alone"]]})
+    assert len(rubbish) == 3 and not any(map(upkeep.clear, rubbish))
+
+
+def test_a_stage_under_somebodys_lease_is_not_cleared(kept: Store, needed: set[str]) -> None:
+    upkeep = Upkeep(kept)
+    rubbish, _ = upkeep.rubbish()
+    before = ids(kept)
+    begin(kept, rubbish[0].path.name, Owner("t", "another-machine", "", 1))
+    assert not upkeep.clear(rubbish[0]) and before <= ids(kept)
+
+
+def test_a_folder_that_is_no_stage_is_named_and_cleared(usbench: Usbench, kept: Store, needed: set[str]) -> None:
+    (kept.stages / "my copy").mkdir()
+    (kept.stages / "what.part").mkdir()
+    said = usbench("store", "check", kept.root)
+    assert said.code == 1 and "my copy" in said.out
+    assert usbench("store", "gc", kept.root, "--yes").code == 0
+    assert ids(kept) == {*needed, "what.part"}
 
 
 def test_leftovers_go_and_what_a_process_is_about_to_use_stays(usbench: Usbench, kept: Store, needed: set[str]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,7 +95,39 @@ def test_only_loopback_is_listened_on_and_a_port_in_use_is_said(
             Server(host, 0, Watched([store], images=False))
     said = usbench("watch", store.root, "--port", server.server_port)
     assert said.code == 2 and "is in use" in said.one_sentence()
-    assert usbench("watch", store.root / "nothing").code == 2
+
+
+def test_a_store_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    later = Store(tmp_path / "later")
+    words = [sys.executable, "-m", "usbench", "watch", str(later.root), "--port", "0"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as process:
+        assert process.stdout is not None
+        port = int(re.findall(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[0])
+        assert process.stdout.readline() == f"no store yet at {later.root}: the page waits for a run with --out there\n"
+
+        def page() -> str:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            return answer.read().decode()
+
+        assert "There is no finished result yet" in page() and not later.root.exists()
+        put(later.open(), "mine", 0, 0.1)
+        assert "mine" in page()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+def test_what_can_be_no_store_is_refused(usbench: Callable[..., Any], store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "is no usbench store" in usbench("watch", file).one_sentence()
+    (store.root / "store.json").write_text('{"schema": 99}')
+    assert "newer than" in usbench("watch", store.root).one_sentence()
 
 
 def test_ctrl_c_ends_it_cleanly(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -347,3 +348,35 @@ def test_a_signal_saves_and_leaves(
     assert len(said.splitlines()) == 1 and "run the same command again" in said
     assert Store(out).holder(stage.id) is None
     assert state.is_file()
+
+
+@pytest.mark.parametrize(("kind", "gone"), [("pretrain", ("finetune", "evaluate")), ("finetune", ("evaluate",))])
+def test_weights_that_were_changed_are_not_built_upon_and_what_is_said_helps(
+    undisturbed: tuple[Plan, Store, str], tmp_path: Path, kind: str, gone: tuple[str, ...]
+) -> None:
+    plan, whole, table = undisturbed
+    store = Store(tmp_path / "store")
+    shutil.copytree(whole.root, store.root)
+    for folder in store.stages.iterdir():
+        if folder.name.startswith(gone):
+            shutil.rmtree(folder)
+    weights = min(store.stages.glob(f"{kind}-*/weights.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1  # a file that opens, with another number in it
+    weights.write_bytes(bytes(content))
+    registry = Registry()
+    registry.load_entry_points()
+    with pytest.raises(UsbenchError) as error:
+        run_plan(plan, store, registry, Quiet())
+    said = "\n".join([str(error.value), *getattr(error.value, "lines", [])])  # several tests may need it
+    assert f"{weights} is not what was recorded: delete the folder {weights.parent}" in said
+    assert f"'usbench store check {store.root}'" in said
+    shutil.rmtree(weights.parent)
+    run_plan(plan, store, registry, Quiet())
+    assert table_of(plan, store) == table
+
+
+def test_a_record_has_the_versions_of_all_that_numbers_come_from(undisturbed: tuple[Plan, Store, str]) -> None:
+    plan, store, _ = undisturbed
+    said = store.record(plan.stages[0].id)["versions"]
+    assert {"torch", "numpy", "scipy", "scikit-learn", "pandas", "lightly", "timm"} <= said.keys()

@@ -296,3 +296,111 @@ def test_a_damaged_record_is_refused_by_name(store: Store) -> None:
     (store.folder(STAGE) / "record.json").write_text('{"facts": ')
     with pytest.raises(UsbenchError, match=STAGE):
         store.record(STAGE)
+
+
+# What is begun, and by whom.
+
+
+def notes(store: Store) -> list[Path]:
+    return sorted(store.begun.glob("*.json"))
+
+
+def test_two_processes_with_one_plan_have_a_note_each(tmp_path: Path) -> None:
+    ours, theirs = Store(tmp_path).open(), Store(tmp_path)
+    with ours.wanting(["pretrain-a"]):
+        with theirs.wanting(["pretrain-a"]):
+            assert len(notes(ours)) == 2
+        assert len(notes(ours)) == 1
+    assert not ours.begun.exists()
+
+
+def test_what_a_suite_has_done_in_turn_has_no_note_of_its_own(tmp_path: Path) -> None:
+    store = Store(tmp_path).open()
+    with store.wanting(["pretrain-a", "pretrain-b"]), store.wanting(["pretrain-b"]):
+        assert len(notes(store)) == 1
+
+
+@pytest.mark.parametrize(("host", "pid"), [(socket.gethostname(), 2**22 + 1), ("elsewhere", 1), (None, 0)])
+def test_who_ends_well_clears_the_notes_of_those_who_were_killed_at_the_same(
+    tmp_path: Path, host: str | None, pid: int
+) -> None:
+    store = Store(tmp_path).open()
+    with pytest.raises(KeyboardInterrupt), store.wanting(["pretrain-a"]):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), store.wanting(["pretrain-b"]):
+        raise KeyboardInterrupt
+    same = next(note for note in notes(store) if "pretrain-a" in note.read_text())
+    said = json.loads(same.read_text())
+    said["owner"] = {**said["owner"], "host": host, "pid": pid} if host else 3
+    same.write_text(json.dumps(said))
+    with store.wanting(["pretrain-a"]):
+        pass
+    (left,) = notes(store)
+    assert "pretrain-b" in left.read_text()
+
+
+def test_a_living_process_keeps_its_note_whoever_ends_well(tmp_path: Path) -> None:
+    store = Store(tmp_path).open()
+    with pytest.raises(KeyboardInterrupt), store.wanting(["pretrain-a"]):
+        raise KeyboardInterrupt
+    (note,) = notes(store)
+    said = json.loads(note.read_text())
+    note.write_text(json.dumps({**said, "owner": {**said["owner"], "pid": os.getppid()}}))
+    with store.wanting(["pretrain-a"]):
+        pass
+    assert notes(store) == [note]
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../../etc", "pretrain-../x", "/etc/passwd", "pretrain-a/../../b", "pretrain-", "-a", "pretrain-x",
+     "pretrain-a.part", "pretrain-a\n", "PRETRAIN-a", "pretrain-a\0", "pretrain-" + "a" * 200],
+)  # fmt: skip
+def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path).open()
+    for use in (store.folder, store.part, store.has, store.record, store.holder, store.failure):
+        with pytest.raises(UsbenchError, match="is no name of a stage"):
+            use(name)
+    with pytest.raises(UsbenchError, match="is no name of a stage"), store.work(name):
+        pass
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["stages", "store.json"]
+
+
+def test_a_finished_stages_name_is_its_folder(tmp_path: Path) -> None:
+    assert Store(tmp_path).folder("finetune-0123456789abcdef") == tmp_path / "stages" / "finetune-0123456789abcdef"
+
+
+# Files of finished stages.
+
+
+def finished(store: Store, content: bytes) -> Path:
+    with store.work(STAGE) as part:
+        (part / "weights.safetensors").write_bytes(content)
+        store.finish(STAGE, {"kind": "pretrain"})
+    return store.folder(STAGE) / "weights.safetensors"
+
+
+def test_a_file_is_given_only_as_it_was_recorded(store: Store) -> None:
+    path = finished(store, b"abc" * 100)
+    assert store.file(STAGE, path.name) == path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsbenchError) as error:
+        store.file(STAGE, path.name)
+    assert str(error.value) == (
+        f"{path} is not what was recorded: delete the folder {path.parent} and run the same command again, which makes "
+        f"it anew; 'usbench store check {store.root}' says what else is not whole."
+    )
+    path.unlink()
+    with pytest.raises(UsbenchError, match=r"weights\.safetensors is missing: delete the folder"):
+        store.file(STAGE, path.name)
+
+
+def test_a_file_of_a_record_without_digests_is_given(store: Store) -> None:
+    path = finished(store, b"abc")
+    record = store.record(STAGE)
+    del record["files"]
+    write_json(path.parent / "record.json", record)
+    assert store.file(STAGE, path.name) == path

@@ -20,7 +20,7 @@ from usbench.contracts import Labelled
 from usbench.data import room
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack
-from usbench.errors import Interrupted, RunFailed
+from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.hooks import Entry, registry
 from usbench.train import checkpoint, loop
 from usbench.train.finetune import finetune, inner_score
@@ -465,3 +465,17 @@ def test_checkpoints_take_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPa
     assert loop.save_interval(1e3) == loop.LONGEST * loop.SAVE_SECONDS  # so much work is lost at most
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     assert loop.save_interval(1.0) == 0
+
+
+def test_a_checkpoint_that_is_cut_is_one_sentence_whose_mend_helps(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        Toy(tmp_path, SCHEDULE).run(StopsAfter(12))
+    state = tmp_path / STATE
+    state.write_bytes(state.read_bytes()[:-9])
+    with pytest.raises(UsbenchError) as error:
+        Toy(tmp_path, SCHEDULE)
+    said = str(error.value)
+    assert said.startswith(f"{state} is not a whole safetensors file (") and "save the weights" not in said
+    assert said.endswith("): delete it and run the same command again, and this training begins anew.")
+    state.unlink()
+    assert Toy(tmp_path, SCHEDULE).training.step == 0

@@ -183,3 +183,15 @@ class TestImageNet:
         with pytest.raises(UsbenchError, match="no ImageNet weights are published for the encoder 'mine'"):
             start_from(built, "imagenet")
         assert self.asked == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_with_file_and_tensor(tmp_path: Path, value: float) -> None:
+    given = {name: tensor.clone() for name, tensor in network(seed=1).encoder.state_dict().items()}
+    name = next(name for name, tensor in given.items() if "layer2" in name and tensor.ndim == 4)
+    given[name][0, 0, 0, 0] = value
+    file = tmp_path / "broken.safetensors"
+    save_file(given, file)
+    shown = name.removeprefix("model.")
+    with pytest.raises(UsbenchError, match=rf"broken\.safetensors holds weights that are not finite, in '{shown}'"):
+        start_from(network(), str(file))

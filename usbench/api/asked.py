@@ -38,7 +38,7 @@ def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: asked[key] for key in AS_IT_IS}
     given |= {key: texts_of(asked[key], _flag(key)) or None for key in SEVERAL}
     given["init"] = text_of(asked["init"], "--init") if asked["init"] is not None else None
-    given["allow_leaks"] = _yes(asked["allow_leaks"], "--allow-leaks") or None
+    given |= {key: _yes(asked[key], _flag(key)) or None for key in ("allow_leaks", "auto_batch")}
     shifts = asked["shifts"]
     given["shifts"] = _parts(shifts) if isinstance(shifts, str) else shifts and texts_of(shifts, "--shifts")
     given["severities"] = _numbers(asked["severities"], "--severities", int)

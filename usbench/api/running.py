@@ -60,6 +60,7 @@ def run(
     devices: int | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    auto_batch: bool = False,
     set: Mapping[str, Any] | Sequence[str] | None = None,
     out: PathLike = "runs",
     config: PathLike | None = None,
@@ -119,13 +120,14 @@ def _run(asked: dict[str, Any]) -> Result:
     facts = {"run": plan.key, **spec.model_dump(mode="json")}
     with Trackers(trackers, folder, facts, console) as watching:
         watching.expect(plan.stages)
+        titles = {stage.id: stage.title for stage in plan.stages}
         try:
-            with working as cluster:
+            with working as cluster, store.wanting(titles, f"run {spec.loss}", titles):  # until run.json says so
                 computed = _do(plan, store, console, watching, asked, cluster)
+                summary = summarise(plan, store)
         except StagesFailed as failed:
             failed.result = Result.of_rest(plan, store, folder)
             raise
-        summary = summarise(plan, store)
         watching.finish(summary.cells, [folder / name for name in summary.pictures])
     return Result.of_summary(summary, store, spec, computed)
 

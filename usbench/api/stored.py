@@ -18,6 +18,7 @@ from usbench.report.cells import cells
 from usbench.report.compare import Comparison
 from usbench.report.files import one_line
 from usbench.report.index import Index
+from usbench.report.nearest import runs_meant
 from usbench.report.ranks import method_of
 from usbench.report.shown import Part, Shown, words
 from usbench.report.summary import read_summary
@@ -34,9 +35,9 @@ def load(folder: PathLike) -> Result:
     if (path / "run.json").is_file():
         return of_run(path)
     if not (path / "store.json").is_file():
-        raise UsbenchError(
-            f"{path} is no run's folder and no store: name one that 'usbench run' printed, or its --out."
-        )
+        near = runs_meant(str(path), [path.parent, Path("runs")])
+        mend = f"did you mean {near}?" if near else "name one that 'usbench run' printed, or its --out."
+        raise UsbenchError(f"{path} is no run's folder and no store: {mend}")
     return of_stores([path])
 
 

@@ -24,11 +24,14 @@ def show(run: Path) -> None:
     from usbench.api.result import title_of
     from usbench.api.stored import of_run
     from usbench.report.confusion import confusion_tables
+    from usbench.report.nearest import runs_meant
     from usbench.report.summary import of_all_folds
     from usbench.report.table import plain_table
 
     if not (run / "run.json").is_file():
-        raise UsbenchError(f"{run} is no run's folder (it has no run.json): name one that 'usbench run' printed.")
+        near = runs_meant(str(run), [run, run.parent, Path("runs")], any_name=True)
+        mend = f"did you mean {near}?" if near else "name one that 'usbench run' printed."
+        raise UsbenchError(f"{run} is no run's folder (it has no run.json): {mend}")
     result = of_run(run)
     console = Console()
     if result.spec is not None:
@@ -88,8 +91,11 @@ def board(
     if explain and not folders:
         return
     from usbench.api.stored import of_stores
-    from usbench.report.files import write_csv, write_markdown
+    from usbench.report.files import check_place, write_csv, write_markdown
 
+    for flag, path in (("--csv", csv_path), ("--md", md_path), ("--html", html_path), ("--ranks", ranks_path)):
+        if path is not None:
+            check_place(flag, path)  # before the table is made, which may take a while
     result = of_stores(folders)
     result.print(console)
     whole = result.leaderboard

@@ -37,6 +37,7 @@ from usbench.cli.suite import engine_options
 @click.option("--devices", type=int, help="How many share one pretraining: GPUs, or processes on the CPU.  [1]")
 @click.option("--precision", help="auto, bf16 or float32.")
 @click.option("--threads", type=int, help="CPU threads; 0 takes the cores there are.")
+@click.option("--auto-batch", is_flag=True, help="Where memory runs out, do the same training in less; keys stay.")
 @click.option("--set", multiple=True, help="A schedule's setting, for example pretrain.steps=500.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The store.")
 @click.option("--config", type=click.Path(path_type=Path), help="Read settings from a TOML file; flags win.")

@@ -80,8 +80,8 @@ def gc(place: Path, yes: bool, abandoned: bool) -> None:
     found, needs = upkeep.rubbish(abandoned=abandoned)
     size = 0
     for rubbish in found:
-        if yes and not upkeep.clear(rubbish):
-            _say(f"kept, as somebody works on it now: {rubbish.path}")
+        if yes and not upkeep.clear(rubbish, abandoned=abandoned):
+            _say(f"kept, as somebody works on it or needs it now: {rubbish.path}")
             continue
         size += rubbish.size
         _say(f"{'removed' if yes else 'would go'}: {rubbish.what}: {rubbish.path} ({mib(rubbish.size)})")

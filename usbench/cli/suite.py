@@ -43,7 +43,7 @@ def suite() -> None:
     """Many runs from one TOML file: plan them, run them, see how far they are."""
 
 
-def _resolved(file: Path, skip_missing: bool) -> SuitePlan:
+def _resolved(file: Path, skip_missing: bool, **always: Any) -> SuitePlan:
     from rich.console import Console
 
     from usbench.api.progress import Display
@@ -52,7 +52,7 @@ def _resolved(file: Path, skip_missing: bool) -> SuitePlan:
     from usbench.suites import read_suite
 
     with about("in the suite", file), Display(Console(stderr=True)) as display:
-        read = read_suite(file)
+        read = read_suite(file, **always)
         return plan_suite(registry(), read, display.making, skip_missing=skip_missing)
 
 
@@ -208,11 +208,12 @@ def _title(spec: Any) -> str:
 @click.option("--yes", is_flag=True, help="Start however many runs there are.")
 @click.option("--workers", type=click.IntRange(1), help="Stages at once.")
 @engine_options
+@click.option("--auto-batch", is_flag=True, help="Where memory runs out, do the same training in less; keys stay.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first stage that fails.")
 @click.option("--track", default="", help="Trackers that look on: tensorboard, wandb, mlflow.")
 def run(
     file: Path, out: Path, skip_missing: bool, yes: bool, workers: int | None, fail_fast: bool, track: str,
-    engine: str, scheduler: str | None, scheduler_file: Path | None,
+    auto_batch: bool, engine: str, scheduler: str | None, scheduler_file: Path | None,
 ) -> None:  # fmt: skip
     """Do what is missing of a suite, and write one leaderboard.
 
@@ -234,7 +235,8 @@ def run(
     from usbench.suites import MANY
 
     trackers, working = tracker_names(track), cluster_of(engine, workers, scheduler, scheduler_file)
-    resolved, store, console = _resolved(file, skip_missing), _store(out), Console()
+    always = {"auto_batch": True} if auto_batch else {}
+    resolved, store, console = _resolved(file, skip_missing, **always), _store(out), Console()
     if len(resolved.runs) > MANY and not yes:
         raise UsbenchError(f"{file} has {len(resolved.runs)} runs, more than {MANY}: start them with --yes.")
     for why in resolved.missing.values():

@@ -47,8 +47,9 @@ def _flags(spec: Mapping[str, Any], default: Mapping[str, Any], *, data: bool) -
             yield from (_flag(name), ",".join(map(_number, spec[name])))
     if spec["seeds"] != default["seeds"]:
         yield from ("--seed", ",".join(map(str, spec["seeds"])))
-    if spec["allow_leaks"]:
-        yield "--allow-leaks"
+    for name in ("allow_leaks", "auto_batch"):
+        if spec[name]:
+            yield _flag(name)
     for group in ("pretrain", "finetune"):
         for name, value in spec[group].items():
             if value != default[group][name]:

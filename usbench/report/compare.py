@@ -13,6 +13,7 @@ import numpy as np
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.evaluate.statistics import Estimate, crossed_interval, signed_rank
 from usbench.report.cells import Cell, difference
+from usbench.report.nearest import runs_meant
 from usbench.report.summary import read_summary
 from usbench.runs.store import Store
 
@@ -52,6 +53,8 @@ def find(text: str, every: Sequence[Cell], stores: Sequence[Store]) -> list[Cell
         raise UsbenchError(f"'{text}' begins the keys of several rows ({keys}): give more of it.")
     if not cells:
         where = f"in {', '.join(str(store.root) for store in stores)}"
+        if near := runs_meant(text, [store.root for store in stores]):
+            raise UsbenchError(f"unknown row '{text}' {where}: did you mean the run {near}?")
         raise unknown("row", text, [cell.row["setting"] for cell in every], where=where)
     return cells
 
@@ -162,7 +165,7 @@ def notes(found: Sequence[Comparison]) -> list[str]:
     if (shifts := (first.row["shift"], second.row["shift"]))[0] != shifts[1]:
         said.append(f"Their shifts differ: {shifts[0]} and {shifts[1]}.")
     versions = [cell.results[0].versions for cell in (first, second)]
-    if other := [f"{library} {a} and {b}" for library, a, b in _differing(versions[0], versions[1])]:
+    if other := [f"{library} {a} and {b}" for library, a, b in _differing(versions[0], versions[1]) if a and b]:
         said.append(f"They were made with other versions: {', '.join(other)}.")
     if len(found[0].seeds) == 1:
         said.append("One shared seed: the interval is over patients only, and no test is made.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,22 @@ def write_markdown(table: pd.DataFrame, path: Path) -> None:
     write_text("--md", path, markdown_text(table))
 
 
-def write_text(flag: str, path: Path, text: str) -> None:
-    """A file that a flag names, whole or not at all."""
+def check_place(flag: str, path: Path) -> None:
+    """Refuse a place where no file can be written, as far as that shows without writing."""
     if path.is_dir():
         raise UsbenchError(f"{flag} {path} is a folder: name a file.")
+    present = next(place for place in path.absolute().parents if place.exists())
+    if not present.is_dir():
+        raise UsbenchError(f"{flag} {path}: {present} is a file, and no folder; name another place.")
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise UsbenchError(
+            f"{flag} {path} cannot be written, as {present} is not yours to write in: name another file."
+        )
+
+
+def write_text(flag: str, path: Path, text: str) -> None:
+    """A file that a flag names, whole or not at all."""
+    check_place(flag, path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -164,8 +164,10 @@ class Rerun:
             was, now = self.records[name], again.record(name)
             versions = dict(was.get("versions") or {})
             for library, version in now["versions"].items():
-                if versions.get(library) != version:
-                    found[f"{library} was {versions.get(library, 'unknown')} and is {version}"] = None
+                if library in versions and versions[library] != version:  # one that was not noted tells nothing
+                    found[f"{library} was {versions[library]} and is {version}"] = None
+            if not versions:
+                found["the versions it was made with are unknown"] = None
             for what in WHERE:
                 if was.get(what) and was[what] != now[what]:
                     found[f"the {what} was {was[what]} and is {now[what]}"] = None

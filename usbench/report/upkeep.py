@@ -14,7 +14,7 @@ from typing import Any
 from usbench.errors import UsbenchError
 from usbench.report.blueprints import chain
 from usbench.runs.lease import Taken
-from usbench.runs.store import RECORD, Store, digests_of, seal_of
+from usbench.runs.store import RECORD, Store, digests_of, is_stage, seal_of
 
 STATE = "state.safetensors"  # of a training that goes on
 LEFT = (".lease", ".trash", ".tmp")  # ends the names of what a process leaves behind that is killed at the moment
@@ -66,22 +66,26 @@ class Upkeep:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._read: list[tuple[Path, list[str] | None]] = []  # what said which stages are needed, when that was asked
 
     def _finished(self) -> list[Path]:
         found = [f for f in self.store.stages.iterdir() if f.is_dir() and not f.name.startswith(".")]
         return sorted(f for f in found if f.suffix != ".part")
 
     def _parts(self) -> list[Path]:
-        return sorted(self.store.stages.glob("*.part"))
+        return sorted(part for part in self.store.stages.glob("*.part") if is_stage(part.stem))
 
     def needs(self, *, abandoned: bool = False) -> Needs:
         """What is needed, with all that stands behind it; `abandoned`: but for work that was begun and not finished."""
+        return self._needs_of(list(self._lists(abandoned=abandoned)))
+
+    def _needs_of(self, lists: list[tuple[Path, list[str] | None]]) -> Needs:
         needs = Needs()
         records: dict[str, dict[str, Any]] = {}
         for folder in self._finished():
             with contextlib.suppress(UsbenchError):
                 records[folder.name] = self.store.record(folder.name)
-        for path, stages in self._lists(abandoned=abandoned):
+        for path, stages in lists:
             if stages is None:
                 needs.unknown = needs.unknown or f"{path} does not say which stages it needs"
                 continue
@@ -121,7 +125,7 @@ class Upkeep:
             else:
                 state.working.append(f"{text}, by {owner}")
         for path in sorted(self.store.failed.glob("*.json")):
-            if why := self.store.failure(path.stem):
+            if is_stage(path.stem) and (why := self.store.failure(path.stem)):
                 state.failed.append(f"{path.stem}: {why}")
         yield state
 
@@ -141,7 +145,8 @@ class Upkeep:
 
     def rubbish(self, *, abandoned: bool = False) -> tuple[list[Rubbish], Needs]:
         """What may go. Nothing that a run, a suite or unfinished work needs, and nothing that is worked on."""
-        needs = self.needs(abandoned=abandoned)
+        self._read = list(self._lists(abandoned=abandoned))
+        needs = self._needs_of(self._read)
         found: list[Rubbish] = []
         for part in self._parts():
             unneeded = not needs.unknown and part.stem not in needs.stages
@@ -150,7 +155,12 @@ class Upkeep:
         for folder in self._finished():
             if not needs.unknown and folder.name not in needs.stages:
                 found.append(Rubbish("stage that nothing needs", folder, size_of(folder)))
-            elif (folder / STATE).is_file() and self.store.has(folder.name) and not self._recorded(folder):
+            elif (
+                (folder / STATE).is_file()
+                and is_stage(folder.name)
+                and self.store.has(folder.name)
+                and not self._recorded(folder)
+            ):
                 found.append(Rubbish("training state of a finished stage", folder / STATE, size_of(folder / STATE)))
         for place in (self.store.stages, self.store.root):
             for path in sorted(place.glob(".*")):
@@ -174,26 +184,56 @@ class Upkeep:
         finally:
             probe.unlink(missing_ok=True)
 
-    def clear(self, rubbish: Rubbish) -> bool:
-        """Remove something; False where somebody began to work on it meanwhile."""
+    def clear(self, rubbish: Rubbish, *, abandoned: bool = False) -> bool:
+        """Remove something; False where somebody began to work on it, or to want it, meanwhile.
+
+        Work notes what it wants before it looks at what is there. So a finished stage is put aside first: whoever
+        wanted it before is seen now and has it back, and whoever wants it from now on finds it missing.
+        """
         path = rubbish.path
-        if path.suffix == ".part":
-            try:
-                with self.store.work(path.stem):
-                    self._remove(path)
-            except Taken:
-                return False
-        elif path.is_dir():
+        name = path.stem if path.suffix == ".part" else path.name
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+        elif not is_stage(name):
             self._remove(path)
         else:
-            path.unlink(missing_ok=True)
+            try:
+                with self.store.work(name):
+                    return self._clear(path, name, abandoned=abandoned)
+            except Taken:
+                return False
         return True
 
-    def _remove(self, folder: Path) -> None:
-        """A folder is gone at once, or there: it is renamed first."""
+    def _clear(self, path: Path, name: str, *, abandoned: bool) -> bool:
+        """Remove a stage's folder, whose lease is ours."""
+        if path.suffix == ".part":
+            if self._wanted(name, abandoned=abandoned) and not self.store.has(name):
+                return False
+            self._remove(path)
+            return True
+        trash = self._aside(path)
+        if self._wanted(name, abandoned=abandoned):
+            trash.rename(path)
+            return False
+        shutil.rmtree(trash)
+        return True
+
+    def _wanted(self, name: str, *, abandoned: bool) -> bool:
+        """Whether a stage that nothing needed is needed by now."""
+        read = list(self._lists(abandoned=abandoned))
+        if read == self._read:
+            return False
+        needs = self._needs_of(read)
+        return bool(needs.unknown) or name in needs.stages
+
+    def _aside(self, folder: Path) -> Path:
+        """A folder is gone at once, or there: it is renamed before it is emptied."""
         trash = self.store.stages / f".{uuid.uuid4().hex}.trash"
         folder.rename(trash)
-        shutil.rmtree(trash)
+        return trash
+
+    def _remove(self, folder: Path) -> None:
+        shutil.rmtree(self._aside(folder))
 
 
 def mib(size: int) -> str:

@@ -60,6 +60,9 @@ class Watched:
         with self._lock:
             tag = str(self.state()["tag"])
             if self._made[0] != tag:
+                for store in self.stores:
+                    if store.there:  # one that was not at first may be a newer usbench's
+                        store.check_schema()
                 index = Index(self.stores)
                 for key in index.memo.keys() - self._memo.keys():
                     self._memo[key] = index.memo[key]

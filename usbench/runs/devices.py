@@ -23,25 +23,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from usbench.errors import Interrupted, RunFailed, UsbenchError, of_system
+from usbench.errors import Interrupted, OutOfMemory, RunFailed, UsbenchError, of_system
 from usbench.hooks import Registry, registry
 from usbench.runs.stage import Stage, stage_of
 from usbench.runs.store import Store
 
 GRACE_SECONDS = 3.0  # for the others to say what befell them, once one failed
 LOST = "lost"  # the failure of a rank that no longer reached another
+MEMORY = "memory"  # that of one whose device has not enough of it
 PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 Heard = queue.Queue[tuple[int, dict[str, Any] | None]]  # who said what; nothing at the end
 
 
 def on_devices(stage: Stage, folder: Path, store: Store, known: Registry, watcher: Any) -> dict[str, Any]:
-    """Do a stage on its devices, going on where it stopped; returns the facts for its record."""
+    """Do a stage on its devices, going on where it stopped; returns the facts for its record.
+
+    On one device that is a process of its own all the same, whose end harms nobody.
+    """
     order = {
         "stage": asdict(stage), "folder": str(folder), "root": str(store.root),
         "plugins": [str(folder) for folder in known.folders],
     }  # fmt: skip
     with TemporaryDirectory() as meeting:
-        team = [_Member(rank, {**order, "rank": rank}, Path(meeting)) for rank in range(stage.identity["devices"])]
+        team = [
+            _Member(rank, {**order, "rank": rank}, Path(meeting)) for rank in range(stage.identity.get("devices", 1))
+        ]
         try:
             return _heard(stage, team, watcher)
         finally:
@@ -127,7 +133,8 @@ def _heard(stage: Stage, team: list[_Member], watcher: Any) -> dict[str, Any]:
         elif message["what"] == "done":
             facts = message["facts"]
         else:
-            error = {1: RunFailed, 130: Interrupted}.get(message["code"], UsbenchError)
+            kinds = {1: RunFailed, 130: Interrupted}
+            error = OutOfMemory if message["what"] == MEMORY else kinds.get(message["code"], UsbenchError)
             failures[rank] = 2 if message["what"] == LOST else 1, error(message["text"])
         if any(error.exit_code != Interrupted.exit_code for _, error in failures.values()):
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
@@ -166,7 +173,8 @@ def main() -> None:
             say("done", facts=facts)
     except UsbenchError as error:
         code = error.exit_code
-        say(LOST if type(error).__name__ == "RankLost" else "failed", code=code, text=str(error))
+        what = MEMORY if isinstance(error, OutOfMemory) else "failed"
+        say(LOST if type(error).__name__ == "RankLost" else what, code=code, text=str(error))
     except OSError as error:
         code = 2
         say("failed", code=code, text=str(of_system(error)))
@@ -208,6 +216,8 @@ def _share(order: dict[str, Any], stop: threading.Event, say: Any) -> dict[str, 
         known.load_folder(Path(folder))
     stage = stage_of(order["stage"])
     identity, rank = stage.identity, int(order["rank"])
+    if identity.get("devices", 1) == 1:
+        return Stages(Store(Path(order["root"])), known).share(stage, Path(order["folder"]), _Watch(stop, say))
     with Processes(rank, identity["devices"], Path(order["meeting"]), identity["device"]) as ranks:
         stages = Stages(Store(Path(order["root"])), known, ranks)
         return stages.share(stage, Path(order["folder"]), Together(_Watch(stop, say), ranks))

@@ -19,7 +19,10 @@ from usbench.runs.stage import Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
 
-LIBRARIES = ("torch", "torchvision", "lightly", "segmentation-models-pytorch", "timm", "numpy", "scipy")
+LIBRARIES = (
+    "torch", "torchvision", "lightly", "segmentation-models-pytorch", "timm", "numpy", "scipy", "scikit-learn",
+    "pandas",
+)  # fmt: skip
 
 
 class Watch:

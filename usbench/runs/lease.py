@@ -72,6 +72,11 @@ def _space() -> str:
     return ""
 
 
+def myself() -> Owner:
+    """This process, as an owner that nobody else is."""
+    return Owner(uuid.uuid4().hex, socket.gethostname(), _space(), os.getpid())
+
+
 def is_lease(path: Path) -> bool:
     """Whether a path in a stage's folder belongs to a lease and not to what the stage made."""
     return path.parts[0] == LEASE or path.parts[0].startswith(f"{LEASE}-")
@@ -108,15 +113,8 @@ def gone(link: Path, owner: Owner) -> bool:
         return True
     if owner.token in _held:
         return False
-    if (owner.host, owner.space) == (socket.gethostname(), _space()):
-        if owner.pid == os.getpid():
-            return True  # the process id of somebody who is no more came to us
-        try:
-            os.kill(owner.pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return True
-        except PermissionError:
-            pass
+    if ended(owner):
+        return True
     # Another machine; or a process id that may have been given to somebody else since.
     beat, now = last_beat(link), time.monotonic()
     known, since = watched.setdefault(owner.token, (beat, now))
@@ -124,6 +122,31 @@ def gone(link: Path, owner: Owner) -> bool:
         watched[owner.token] = beat, now
         return False
     return now - since >= STALE_SECONDS
+
+
+def ended(owner: Owner, *, elsewhere: bool = False) -> bool:
+    """Whether an owner's process is no more, which is known on this machine only; `elsewhere` is what else is said."""
+    if (owner.host, owner.space) != (socket.gethostname(), _space()):
+        return elsewhere
+    if owner.pid == os.getpid():
+        return owner.token not in _held  # the process id of somebody who is no more came to us
+    try:
+        os.kill(owner.pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+@contextlib.contextmanager
+def working(me: Owner) -> Iterator[None]:
+    """Meanwhile an owner that this process made counts as being there."""
+    _held.add(me.token)
+    try:
+        yield
+    finally:
+        _held.discard(me.token)
 
 
 def last_beat(link: Path) -> int:
@@ -177,7 +200,7 @@ class Lease:
 
 def take(part: Path, stage_id: str) -> Lease:
     """Take the lease of a stage's folder, which is made where needed; `Taken` while somebody else has it."""
-    me = Owner(uuid.uuid4().hex, socket.gethostname(), _space(), os.getpid())
+    me = myself()
     while True:
         part.mkdir(parents=True, exist_ok=True)
         chain = links(part)

@@ -14,6 +14,7 @@ from usbench.data.cohort import digest_of
 from usbench.data.home import Progress, options_of
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
+from usbench.runs.memory import AUTO
 from usbench.runs.needs import check_devices, check_needs
 from usbench.runs.sources import Sources, Tested
 from usbench.runs.stage import Plan, Stage
@@ -140,7 +141,7 @@ class Planner:
 
     def _places(self, part: Part) -> dict[str, Any]:
         return {
-            "init": self.spec.init, **self.sources.places(),
+            "init": self.spec.init, **self.sources.places(), **({AUTO: True} if self.spec.auto_batch else {}),
             "plugins": {
                 "loss": [part[0].name, part[1]], "backbone": [self.backbone[0].name, self.backbone[1]],
                 "steps": [[entry.name, options] for entry, options, _ in self.steps],

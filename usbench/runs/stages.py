@@ -12,11 +12,14 @@ import numpy as np
 
 from usbench.data.cohort import Cohort, Rows, digest_of, division_of, rows_tested, whole
 from usbench.data.pack import Pack
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import OutOfMemory, RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs.devices import on_devices
+from usbench.runs.memory import sparing_of, within_memory
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
+
+WEIGHTS = "weights.safetensors"
 
 
 @contextlib.contextmanager
@@ -45,15 +48,38 @@ class Stages:
         """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
         from usbench.train.loop import STATE
 
-        if stage.identity.get("devices", 1) > 1:
-            facts = on_devices(stage, folder, self.store, self.registry, watcher)
-        else:
-            facts = self.share(stage, folder, watcher)
+        facts = within_memory(self.attempt, self.try_out, stage, folder, watcher)
         (folder / STATE).unlink(missing_ok=True)
         return facts
 
+    def attempt(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        """Do a stage with the memory that there is, or raise an OutOfMemory that is no sentence."""
+        if stage.identity.get("devices", 1) > 1:
+            return on_devices(stage, folder, self.store, self.registry, watcher)
+        return self.share(stage, folder, watcher)
+
+    def try_out(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        """Do some steps to see whether memory does; on the CPU in a process of its own, since there a library that is
+        given no memory may end the process, and memory that is free again may lie in pieces."""
+        if stage.row["device"] == "cpu":
+            return on_devices(stage, folder, self.store, self.registry, watcher)
+        return self.attempt(stage, folder, watcher)
+
     def share(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         """What this process does of a stage: all of it, but where there are other ranks."""
+        from usbench.train.sparing import ran_out
+
+        try:
+            return self._share(stage, folder, watcher)
+        except UsbenchError:
+            raise
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            said = " ".join(str(error).split())
+        raise OutOfMemory(said)  # out here, so that it does not hold on to what filled the memory
+
+    def _share(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         import torch
 
         from usbench.train.loop import keep_freed_memory
@@ -145,7 +171,7 @@ class Stages:
             part=self._part("loss", stage.places["plugins"]["loss"]),
             steps=tuple(self._part("augmentation", choice) for choice in stage.places["plugins"]["steps"]),
             schedule=Schedule(**identity["schedule"]), seed=identity["seed"], size=identity["size"],
-            watcher=watcher, ranks=self.ranks,
+            watcher=watcher, ranks=self.ranks, sparing=sparing_of(stage),
         )  # fmt: skip
         if self.ranks is not None and self.ranks.rank > 0:
             return facts  # the first speaks for all
@@ -167,7 +193,7 @@ class Stages:
         network, report = self._network(stage, identity)
         inherited: dict[str, Any] = {"pretrain_labels": "none"}
         if stage.places["pretrained"]:
-            weights, _ = checkpoint.read(self.store.folder(stage.places["pretrained"]) / "weights.safetensors")
+            weights, _ = checkpoint.read(self.store.file(stage.places["pretrained"], WEIGHTS))
             self._inherit(network, weights, stage.places["pretrained"])
             facts = self.store.record(stage.places["pretrained"])["facts"]
             inherited = {k: facts[k] for k in ("pretrain_labels", "steps", "images_seen", "pixels_seen")}
@@ -189,7 +215,8 @@ class Stages:
                 others = [Feed([part], identity["size"], compute.device, **wanted) for part in cohort.untrained(sides)]
                 look = Looks(protocol, others, compute, folder) if others else None
             facts = finetune(
-                title=stage.title, schedule=Schedule(**identity["schedule"]), watcher=watcher, look=look, **given
+                title=stage.title, schedule=Schedule(**identity["schedule"]), watcher=watcher, look=look,
+                sparing=sparing_of(stage), **given,
             )  # fmt: skip
         return {
             **facts, "images": feeds[0].count, "inner_images": feeds[1].count if feeds[1] else 0,
@@ -218,8 +245,8 @@ class Stages:
         compute = self._compute(identity)
         network = self._part("backbone", stage.places["plugins"]["backbone"]).build()
         protocol, _ = self._protocol(stage, identity)
-        model, trained = protocol.adapt(network), self.store.folder(stage.places["finetuned"])
-        checkpoint.restore(model, checkpoint.read(trained / "weights.safetensors")[0])
+        model, weights = protocol.adapt(network), self.store.file(stage.places["finetuned"], WEIGHTS)
+        checkpoint.restore(model, checkpoint.read(weights)[0])
         compute.place(model)
         pack = self._pack(stage.places["test"])
         division = division_of(stage.places["division"])
@@ -233,7 +260,7 @@ class Stages:
         scores, bits = examine(model, protocol, feed, compute)
         metrics, beside = [*protocol.metrics, *(name for name in (CALIBRATION,) if name in scores)], {}
         # A corrupted image is none that the looks predicted.
-        found = best_on_test(protocol, feed, trained) if protocol.keeps_choices and not corruption else None
+        found = best_on_test(protocol, feed, weights.parent) if protocol.keeps_choices and not corruption else None
         if found is not None:
             beside["best_on_test_step"], best = found
             best.to_csv(folder / "best-on-test.csv", index=False, float_format="%.6g")

@@ -4,7 +4,7 @@ runs/store.json                 the schema
 runs/stages/<kind>-<key>/       record.json and what the stage made
 runs/stages/<kind>-<key>.part/  a stage in work, under a lease
 runs/failed/<kind>-<key>.json   why a stage failed the last time
-runs/begun/<key>.json           the stages of work that was begun and has not ended well yet
+runs/begun/<key>-<token>.json   the stages of work that was begun and has not ended well yet, by whom
 runs/<name>-<key>/              a run's spec, table and pictures, derived from its stages
 """
 
@@ -15,19 +15,23 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from usbench.errors import Halt, UsbenchError
+from usbench.runs import lease
 from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
 
 SCHEMA = 1
 RECORD = "record.json"
+STAGE = re.compile(r"[a-z]+-[0-9a-f]{1,64}")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -41,14 +45,24 @@ def write_json(path: Path, value: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_stage(name: str) -> bool:
+    """Whether a text is of the form that stages' folders are called by: a kind and a key."""
+    return STAGE.fullmatch(name) is not None
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file that a stage made, by its path in the folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and name.as_posix() != RECORD and not is_lease(name):
-            with path.open("rb") as file:
-                found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name.as_posix()] = digest_of(path)
     return found
 
 
@@ -56,6 +70,14 @@ def seal_of(record: dict[str, Any]) -> str:
     """The SHA-256 of a record without its seal."""
     text = json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _works_here(note: Path) -> bool:
+    """Whether who wrote a note of begun work is a process of this machine that is still there."""
+    try:
+        return not lease.ended(Owner(**json.loads(note.read_text("utf-8"))["owner"]), elsewhere=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 class Store:
@@ -67,13 +89,19 @@ class Store:
         self.failed = root / "failed"
         self.begun = root / "begun"
         self._leases: dict[str, Lease] = {}
+        self._wanted: list[set[str]] = []  # what is noted as begun
+
+    @property
+    def there(self) -> bool:
+        """Whether a store was begun here."""
+        return (self.root / "store.json").exists()
 
     def check_place(self) -> None:
         """Refuse a place where no store can be, as far as that shows without writing."""
         present = next(place for place in (self.root, *self.root.absolute().parents) if place.exists())
         if not present.is_dir():
             raise UsbenchError(f"--out {self.root}: {present} is a file; name a folder.")
-        if (self.root / "store.json").exists():
+        if self.there:
             self.check_schema()
 
     def open(self) -> Store:
@@ -115,12 +143,33 @@ class Store:
         return False
 
     def folder(self, stage_id: str) -> Path:
-        """Where a finished stage lies."""
+        """Where a finished stage lies; a text that is no stage's name leads nowhere."""
+        if not is_stage(stage_id):
+            raise UsbenchError(
+                f"'{stage_id}' is no name of a stage (as finetune-0123456789abcdef is one): something that names the "
+                f"stages of {self.root} was changed by hand; run what made it again."
+            )
         return self.stages / stage_id
 
     def has(self, stage_id: str) -> bool:
         """Whether the stage is finished."""
         return (self.folder(stage_id) / RECORD).is_file()
+
+    def file(self, stage_id: str, name: str) -> Path:
+        """A file that a finished stage made, once it is seen to be what was recorded."""
+        path = self.folder(stage_id) / name
+        files = dict(self.record(stage_id).get("files") or {})
+        try:
+            whole = path.is_file() and (name not in files or files[name] == digest_of(path))
+        except OSError:
+            whole = False
+        if not whole:
+            what = "is not what was recorded" if path.exists() else "is missing"
+            raise UsbenchError(
+                f"{path} {what}: delete the folder {path.parent} and run the same command again, which makes it anew; "
+                f"'usbench store check {self.root}' says what else is not whole."
+            )
+        return path
 
     def record(self, stage_id: str) -> dict[str, Any]:
         """What is recorded of a finished stage."""
@@ -133,12 +182,12 @@ class Store:
     def records(self, kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Every finished stage of a kind, by name."""
         for path in sorted(self.stages.glob(f"{kind}-*/record.json")):
-            if path.parent.suffix != ".part":
+            if is_stage(path.parent.name):
                 yield path.parent, self.record(path.parent.name)
 
     def part(self, stage_id: str) -> Path:
         """Where a stage lies while it is worked on."""
-        return self.stages / f"{stage_id}.part"
+        return self.folder(stage_id).with_suffix(".part")
 
     def holder(self, stage_id: str) -> Owner | None:
         """Who works on a stage now; None where nobody does."""
@@ -181,36 +230,54 @@ class Store:
             if is_lease(path.relative_to(final)):
                 shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
-            (self.failed / f"{stage_id}.json").unlink(missing_ok=True)
+            self._why(stage_id).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def wanting(
         self, stage_ids: Iterable[str], name: str = "", titles: Mapping[str, str] | None = None
     ) -> Iterator[None]:
-        """Note which stages work that begins now wants, until it ends well: nobody may clear them away."""
-        wanted = sorted(set(stage_ids))
-        said = {"stages": wanted, "name": name, "titles": dict(titles or {})}
-        path = self.begun / f"{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}.json"
+        """Note which stages work that begins now wants, until it ends well: nobody may clear them away.
+
+        Each process has a note of its own. One that ends well takes away those of others that wanted the same and are
+        no more, as far as that can be known: what they wanted is done.
+        """
+        wanted, me = set(stage_ids), lease.myself()
+        if any(wanted <= more for more in self._wanted):  # what a suite has done in turn is noted by the suite
+            yield
+            return
+        name_of_all = hashlib.sha256(" ".join(sorted(wanted)).encode()).hexdigest()[:16]
+        path = self.begun / f"{name_of_all}-{me.token}.json"
+        said = {"stages": sorted(wanted), "name": name, "titles": dict(titles or {}), "owner": asdict(me)}
         with contextlib.suppress(OSError):
             self.begun.mkdir(exist_ok=True)
-            if not path.exists():  # what a suite has done in turn is noted by the suite
-                write_json(path, {**said, "when": datetime.now(UTC).isoformat(timespec="seconds")})
-        yield
+            write_json(path, {**said, "when": datetime.now(UTC).isoformat(timespec="seconds")})
+        self._wanted.append(wanted)
+        try:
+            with lease.working(me):
+                yield
+        finally:
+            self._wanted.remove(wanted)
         path.unlink(missing_ok=True)
+        for other in self.begun.glob(f"{name_of_all}*.json"):
+            if not _works_here(other):
+                other.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.begun.rmdir()
+
+    def _why(self, stage_id: str) -> Path:
+        return self.failed / f"{self.folder(stage_id).name}.json"
 
     def note_failure(self, stage_id: str, title: str, why: str) -> None:
         """Keep why a stage failed, until it succeeds."""
         with contextlib.suppress(OSError):
             self.failed.mkdir(exist_ok=True)
             note = {"title": title, "why": why, "when": datetime.now(UTC).isoformat(timespec="seconds")}
-            write_json(self.failed / f"{stage_id}.json", {**note, "host": socket.gethostname()})
+            write_json(self._why(stage_id), {**note, "host": socket.gethostname()})
 
     def failure(self, stage_id: str) -> str:
         """Why a stage failed the last time; empty where it did not, or is finished since."""
         try:
-            note = json.loads((self.failed / f"{stage_id}.json").read_text("utf-8"))
+            note = json.loads(self._why(stage_id).read_text("utf-8"))
             return "" if self.has(stage_id) else str(note["why"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""

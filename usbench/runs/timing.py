@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from usbench.errors import Interrupted
+from usbench.errors import Interrupted, OutOfMemory
 from usbench.hooks import Registry
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
@@ -158,7 +158,8 @@ def measure(
     found = {}
     for kind, stage in wanted.items():
         tell(str(kind))
-        found[kind] = _probe(stage, registry)
+        with contextlib.suppress(OutOfMemory):  # nobody knows, then
+            found[kind] = _probe(stage, registry)
     return found
 
 
@@ -185,7 +186,7 @@ def _probe(stage: Stage, registry: Registry) -> float:
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="usbench-time-") as place:
         try:
-            facts = Stages(Store(Path(place)), registry).do(alone, Path(place), clock)
+            facts = Stages(Store(Path(place)), registry).attempt(alone, Path(place), clock)
         except Interrupted:
             facts = {}
     if len(clock.asked) > 1:

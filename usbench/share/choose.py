@@ -14,7 +14,7 @@ from usbench.report.cells import Cell, cells
 from usbench.report.compare import find
 from usbench.report.index import Index
 from usbench.report.results import Result
-from usbench.runs.store import Store
+from usbench.runs.store import Store, is_stage
 
 KINDS = ("finetune", "evaluate", "pretrain")
 WEIGHTS = "weights.safetensors"
@@ -139,7 +139,7 @@ def _stages(text: str, store: Store) -> list[str]:
     """The finished stages that a text names, with or without their kind, by a path or not."""
     name = Path(text).name
     names = [name, *(f"{kind}-{name}" for kind in KINDS)] if name else []
-    return [each for each in names if each.startswith(tuple(f"{kind}-" for kind in KINDS)) and store.has(each)]
+    return [each for each in names if is_stage(each) and each.partition("-")[0] in KINDS and store.has(each)]
 
 
 def _pretrained(store: Store, finetuned: str) -> str:

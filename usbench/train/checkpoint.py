@@ -36,8 +36,8 @@ def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any] | None =
         temporary.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the facts of a file."""
+def read(path: Path, mend: str = "save the weights as one") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the facts of a file; `mend` is what to do where it is none, for the sentence."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("usbench", "{}"))
@@ -45,7 +45,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise UsbenchError(f"there is no file {path}: name a .safetensors file.") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UsbenchError(f"{path} is not a whole safetensors file ({error}): save the weights as one.") from error
+        raise UsbenchError(f"{path} is not a whole safetensors file ({error}): {mend}.") from error
 
 
 def _plain(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:

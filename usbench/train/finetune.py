@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from usbench.data.feed import Feed, order
 from usbench.draws import generator, seed_globals
 from usbench.train import checkpoint
 from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw, peak_mib
+from usbench.train.sparing import PLAIN, Sparing, check_parts, in_parts, recomputing
 from usbench.views import flip_rotate, normalise, resample, to_device
 
 DEGREES = 15.0
@@ -135,6 +137,7 @@ class Steps:
     compute: Compute
     seed: int
     size: int
+    parts: int = 1  # that the gradient of a batch is taken in
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Do one; returns the loss."""
@@ -156,11 +159,15 @@ class Steps:
 
     def learn(self, batch: Labelled) -> dict[str, Tensor]:
         """The part that comes after the batch is made."""
-        with self.compute.autocast():
-            output = self.model(batch.images)
-        loss = self.protocol.objective(output.float(), batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if self.parts > 1:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = in_parts(self.model, self.protocol, batch, self.parts, self.compute)
+        else:
+            with self.compute.autocast():
+                output = self.model(batch.images)
+            loss = self.protocol.objective(output.float(), batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         self.optimizer.step()
         return {"loss": loss.detach()}
 
@@ -179,6 +186,7 @@ def finetune(
     size: int,
     watcher: Watcher,
     look: Callable[[nn.Module, int], None] | None = None,
+    sparing: Sparing = PLAIN,
 ) -> dict[str, Any]:
     """Fine-tune in `folder`, going on where it stopped; returns what it cost and how the step was chosen.
 
@@ -192,7 +200,9 @@ def finetune(
     optimizer = adamw(schedule, [(network.encoder, schedule.encoder_factor), (model, 1.0)])
     training = Training(title, folder, schedule, {"model": model}, optimizer)
 
-    steps = Steps(model, protocol, feed, optimizer, schedule, compute, seed, size)
+    if sparing.parts > 1:
+        check_parts(model)
+    steps = Steps(model, protocol, feed, optimizer, schedule, compute, seed, size, sparing.parts)
 
     def choose(done: int) -> None:
         every = max(1, schedule.steps // CHOICES)
@@ -209,7 +219,8 @@ def finetune(
             training.facts |= {"best": score, "best_step": done}
             training.kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
-    training.run(steps, watcher, choose)
+    with recomputing(network) if sparing.recompute else nullcontext():
+        training.run(steps, watcher, choose)
     facts = training.facts
     weights = training.kept or model.state_dict()
     cost = training.finish(weights)

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from usbench.errors import Interrupted, RunFailed, UsbenchError
+from usbench.errors import Interrupted, RunFailed
 from usbench.train import checkpoint
 
 WINDOW = 10  # steps that one row of the curve averages
@@ -133,10 +133,8 @@ class Training:
             self._restore()
 
     def _restore(self) -> None:
-        try:
-            tensors, facts = checkpoint.read(self.folder / STATE)
-        except UsbenchError as error:
-            raise UsbenchError(f"{error} Delete {self.folder} and run the same command again.") from error
+        mend = "delete it and run the same command again, and this training begins anew"
+        tensors, facts = checkpoint.read(self.folder / STATE, mend)
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             head, _, rest = name.partition("/")

@@ -128,6 +128,10 @@ def load_encoder(network: Network, tensors: dict[str, Tensor], source: str) -> L
             raise UsbenchError(
                 f"{source} does not fit the encoder: '{name}' is {tuple(value.shape)}, not {tuple(own[full].shape)}."
             )
+        if not torch.isfinite(value).all():
+            raise UsbenchError(
+                f"{source} holds weights that are not finite, in '{name}': name a file without NaN or inf."
+            )
         own[full].copy_(value)
     unexpected = sorted(k for k in given.keys() - stripped.keys() if not CLASSIFIER.search(k))
     return LoadReport(sum(name in given for name in stripped), tuple(adapted), tuple(unexpected))

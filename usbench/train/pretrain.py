@@ -16,6 +16,7 @@ from usbench.errors import UsbenchError
 from usbench.hooks import Entry
 from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw
 from usbench.train.ranks import Ranks
+from usbench.train.sparing import PLAIN, Sparing, recomputing
 from usbench.views import Views
 
 
@@ -96,6 +97,7 @@ def pretrain(
     size: int,
     watcher: Watcher,
     ranks: Ranks | None = None,
+    sparing: Sparing = PLAIN,
 ) -> dict[str, Any]:
     """Pretrain the network in `folder`, going on where it stopped; returns what it cost.
 
@@ -113,7 +115,11 @@ def pretrain(
     optimizer = adamw(schedule, [(loss, 1.0)])
     training = Training(title, folder, schedule, {"loss": loss}, optimizer, writes=ranks is None or ranks.rank == 0)
 
-    with ranks.sharing(loss) if ranks is not None else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if sparing.recompute:
+            stack.enter_context(recomputing(network, ranks))
+        if ranks is not None:
+            stack.enter_context(ranks.sharing(loss))
         training.run(Steps(loss, batches, optimizer), watcher)
     kept = network.encoder if loss.transfer == "encoder" else network
     prefix = "encoder." if loss.transfer == "encoder" else ""

@@ -77,8 +77,8 @@ class Ranks:
             # A class of its own and not an attribute, which a copy of the network would share with the original.
             for network in networks:
                 methods = {name: self._shared(getattr(network, name)) for name in ROW_BY_ROW if hasattr(network, name)}
-                _become(network, methods)
-            _become(loss, {"after_backward": self._averaged(type(loss).after_backward)})
+                become(network, methods)
+            become(loss, {"after_backward": self._averaged(type(loss).after_backward)})
             yield
         finally:
             for module, kind in kinds:
@@ -134,7 +134,8 @@ class Ranks:
             self.inside = False
 
 
-def _become(module: nn.Module, methods: dict[str, Callable[..., Any]]) -> None:
+def become(module: nn.Module, methods: dict[str, Callable[..., Any]]) -> None:
+    """Give a module other methods, by a class of its own: its tensors and what it is stay."""
     kind = type(module)
     module.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
 
