@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from watching import Watcher, table_of
 
-from usbench.errors import Interrupted, RunFailed, UsbenchError
+from usbench.errors import Interrupted, RunFailed
 from usbench.hooks import registry
 from usbench.runs import cluster as clusters
-from usbench.runs import hand
 from usbench.runs.cluster import Cluster
 from usbench.runs.engines import run_plan
 from usbench.runs.stage import Plan, Stage
@@ -136,14 +135,6 @@ def test_without_dask_the_extra_is_named(
     monkeypatch.setattr(clusters, "find_spec", lambda name: None)
     ended = usbench("run", "--loss", "none", *tiny, "--out", tmp_path / "o", "--engine", "dask")
     assert ended.code == 2 and "pip install 'usbench[cluster]'" in ended.one_sentence()
-
-
-def test_a_worker_with_other_code_computes_nothing_under_our_keys(plan: Plan) -> None:
-    known, stage = registry(), plan.stages[0]
-    hand._check_same(stage, known)
-    other = {**stage.identity, "loss": {**stage.identity["loss"], "source": "of an older version"}}
-    with pytest.raises(UsbenchError, match=r"its loss 'moco' is not the one that was planned with"):
-        hand._check_same(Stage(stage.kind, stage.title, other, stage.row), known)
 
 
 def test_the_slurm_example_renders_a_job_of_one_gpu_that_saves_before_it_ends(tmp_path: Path) -> None:

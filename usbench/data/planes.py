@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -79,7 +80,7 @@ def _write(pack: Pack, name: str, side: int, path: Path) -> None:
         with suppress(FileNotFoundError):  # another process removes them too
             if old.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
                 old.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with temporary.open("wb") as file:
             for rows in chunks(np.arange(pack.count)):

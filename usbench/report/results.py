@@ -26,7 +26,6 @@ NEEDED_OF_ROW: dict[str, type] = {
     "label_fraction": Real,
 }  # fmt: skip
 KEY = re.compile(r"[0-9a-z]+")
-STAGE = re.compile(r"[a-z]+-[0-9a-z]+")  # names a folder of the store
 
 
 def read_scores(path: Path) -> pd.DataFrame:

@@ -12,9 +12,9 @@ from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import confusion_table, matrices
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import board_of
-from usbench.report.results import STAGE, results
+from usbench.report.results import results
 from usbench.runs.stage import Stage
-from usbench.runs.store import Store, write_json
+from usbench.runs.store import Store, is_stage, write_json
 from usbench.runs.suite import SuitePlan
 
 
@@ -58,7 +58,7 @@ def suite_cells(folder: Path, store: Store) -> list[Cell]:
     try:
         said = json.loads((folder / "suite.json").read_text("utf-8"))
         name, asked = str(said["suite"]), {str(stage_id): dict(row) for stage_id, row in said["rows"].items()}
-        if wrong := [stage_id for stage_id in asked if not STAGE.fullmatch(stage_id)]:
+        if wrong := [stage_id for stage_id in asked if not is_stage(stage_id)]:
             raise ValueError(f"no stage is called {wrong[0][:80]!r}")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsbenchError(f"{folder / 'suite.json'} cannot be read ({error}): run the suite again.") from None

@@ -18,9 +18,9 @@ from usbench.report.confusion import Matrix, confusion_table, matrices, shared_b
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import board_of
 from usbench.report.ranks import families
-from usbench.report.results import STAGE, Result, evaluations, results, whole
+from usbench.report.results import Result, evaluations, results, whole
 from usbench.runs.stage import Plan
-from usbench.runs.store import Store, write_json
+from usbench.runs.store import Store, is_stage, write_json
 
 MASKS = "masks.safetensors"
 ROBUSTNESS = "robustness.png"
@@ -102,7 +102,7 @@ def read_summary(folder: Path, store: Store) -> Summary:
         run = json.loads((folder / "run.json").read_text("utf-8"))
         stages = [(str(stage_id), str(title)) for stage_id, title in run["stages"]]
         _ = run["missing"], dict(run["packs"]), dict(run["spec"])
-        if wrong := [stage_id for stage_id, _ in stages if not STAGE.fullmatch(stage_id)]:
+        if wrong := [stage_id for stage_id, _ in stages if not is_stage(stage_id)]:
             raise ValueError(f"no stage is called {wrong[0][:80]!r}")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UsbenchError(f"{folder / 'run.json'} cannot be read ({error}): run the same command again.") from None

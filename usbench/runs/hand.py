@@ -19,13 +19,13 @@ from usbench.errors import UsbenchError
 from usbench.hooks import Registry, registry
 from usbench.runs import lease
 from usbench.runs.doing import Watch, outcome
-from usbench.runs.stage import Stage, stage_of
+from usbench.runs.same import check_code, note_code
+from usbench.runs.stage import stage_of
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
 
 SAVE_SECONDS = 8.0  # a worker that is told to go waits so long for its stage to be saved
 EVERYBODY = ""
-KIND_OF = {"loss": "loss", "backbone": "backbone", "protocol": "protocol", "aug": "augmentation"}
 
 _stopped: set[str] = set()  # whose stages are to be saved and left
 _one_at_a_time = threading.Lock()  # seeds are of the whole process
@@ -48,7 +48,7 @@ def work(order: dict[str, Any], topic: str) -> dict[str, Any]:
         try:
             store.check_schema()
             known = _loaded(tuple(order["plugins"]))
-            _check_same(stage, known)
+            check_code(stage.identity, known)
         except UsbenchError as error:
             return {"what": "failed", "kind": "halt", "text": f"a worker on {socket.gethostname()} says: {error}"}
         return outcome(stage, store, Stages(store, known), watch, lambda: say("begun"))
@@ -65,22 +65,8 @@ def _loaded(folders: tuple[str, ...]) -> Registry:
     known = registry()
     for folder in folders:
         known.load_folder(Path(folder))
-    for entry in known.entries():
-        with contextlib.suppress(OSError):
-            _ = entry.source
+    note_code(known)
     return known
-
-
-def _check_same(stage: Stage, known: Registry) -> None:
-    """Refuse to compute under a key that names other code than ours."""
-    for part, kind in KIND_OF.items():
-        said: Any = stage.identity.get(part) or []
-        for each in said if isinstance(said, list) else [said]:
-            if known.get(kind, each["name"]).source != each["source"]:
-                raise UsbenchError(
-                    f"its {kind} '{each['name']}' is not the one that was planned with: install the same version "
-                    "there, restart the workers, and run the same command again."
-                )
 
 
 def dask_setup(worker: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
 from usbench.runs.memory import AUTO
 from usbench.runs.needs import check_devices, check_needs
+from usbench.runs.same import start_of
 from usbench.runs.sources import Sources, Tested
 from usbench.runs.stage import Plan, Stage
 from usbench.spec import (
@@ -64,7 +64,7 @@ class Planner:
         if spec.devices > 1:
             found = cuda_devices() if device == "cuda" else 0
             check_devices(self.loss[0], spec.devices, device, spec.pretrain.batch, found)
-        self.init = self._init(spec.init)
+        self.init = start_of(spec.init)
         self.schedule = self._schedule(spec)
         self.sources = Sources(registry, spec, progress)
         check_needs(
@@ -90,18 +90,6 @@ class Planner:
             "name": entry.name, "options": _plain(options), "fixed": _plain(dict(entry.fixed)),
             "source": entry.source, "revision": entry.revision,
         }  # fmt: skip
-
-    @staticmethod
-    def _init(init: str) -> str:
-        """Starting weights by content: a file's digest, not its name."""
-        if init in ("random", "imagenet"):
-            return init
-        try:
-            return "file:" + hashlib.sha256(Path(init).read_bytes()).hexdigest()[:16]
-        except OSError as error:
-            raise UsbenchError(
-                f"--init {init} cannot be read ({error.strerror}): use random, imagenet or a .safetensors file."
-            ) from None
 
     def _schedule(self, spec: RunSpec) -> ScheduleSpec | None:
         """That of the fine-tune: the run's, but for the settings that the protocol has as options; None for a fit."""

@@ -16,6 +16,7 @@ from usbench.errors import OutOfMemory, RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs.devices import on_devices
 from usbench.runs.memory import sparing_of, within_memory
+from usbench.runs.same import check_code, check_start
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 
@@ -86,6 +87,8 @@ class Stages:
 
         keep_freed_memory()
         identity = self._root(stage)
+        for said in (identity, stage.identity):
+            check_code(said, self.registry)
         if identity["device"] == "cuda" and not torch.cuda.is_available():
             raise UsbenchError(
                 "a CUDA device was found but torch cannot use it: run 'usbench doctor', or --device cpu."
@@ -130,6 +133,7 @@ class Stages:
 
         part = self._part("backbone", stage.places["plugins"]["backbone"])
         network = build_network(part.entry, part.options, identity["size"], identity["seed"])
+        check_start(stage.places["init"], identity["init"])
         report = start_from(network, stage.places["init"])
         return network, report
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from usbench.errors import UsbenchError
-from usbench.report.results import STAGE
-from usbench.runs.store import SCHEMA, Store
+from usbench.runs.store import SCHEMA, Store, is_stage
 
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
@@ -83,7 +82,7 @@ def stages_of(path: Path) -> list[str]:
         found = [part if isinstance(part, str) else str(part[0]) for part in said]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UsbenchError(f"{path} cannot be read ({error}): run the same command again.") from None
-    if wrong := [name for name in found if not STAGE.fullmatch(name)]:
+    if wrong := [name for name in found if not is_stage(name)]:
         raise UsbenchError(f"{path} cannot be read (no stage is called {wrong[0][:80]!r}): run the same command again.")
     return found
 

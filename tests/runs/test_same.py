@@ -1,0 +1,101 @@
+"""Nothing is computed under a key that names other code or other starting weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from usbench.errors import RunFailed
+from usbench.hooks import Registry
+from usbench.runs import same
+from usbench.runs.plan import make_plan
+from usbench.runs.stage import Plan
+from usbench.runs.stages import Stages
+from usbench.runs.store import Store
+from usbench.spec import resolve
+
+LOSS = """
+from usbench import Loss, hookimpl
+
+class Mine(Loss):
+    def objective(self, out, batch):
+        return out.z.pow(2).mean()
+
+@hookimpl
+def usbench_losses(register):
+    register("mine", Mine, summary="a loss to edit")
+"""
+
+
+class Quiet:
+    stopping = False
+
+    def step(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def loose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plugin in a file; nothing was used yet."""
+    monkeypatch.setattr(same, "_used", {})
+    monkeypatch.setattr(same, "_loaded", {})
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "mine" / "mine.py"
+    path.write_text(LOSS)
+    return path
+
+
+def planned(installed: Registry, settings: dict[str, Any], **too: Any) -> Plan:
+    wanted = {**settings, "labels": [100], "seeds": [0], **too}
+    return make_plan(installed, resolve(wanted), lambda *_: None)
+
+
+def begin(plan: Plan, known: Registry, place: Path) -> None:
+    """The first stage, until it is refused or done."""
+    place.mkdir()
+    Stages(Store(place), known).attempt(plan.stages[0], place, Quiet())
+
+
+def test_code_that_is_edited_after_planning_computes_nothing_under_the_old_key(
+    loose: Path, installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    installed.load_folder(loose.parent)
+    plan = planned(installed, tiny_settings, loss="mine")
+    loose.write_text(LOSS.replace("pow(2)", "pow(4)"))
+    with pytest.raises(RunFailed, match=r"the loss 'mine' \(.*mine.py\) is not the code that was planned with"):
+        begin(plan, installed, tmp_path / "o")
+
+
+def test_code_that_was_used_before_it_is_edited_goes_on_as_it_was_loaded(
+    loose: Path, installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    installed.load_folder(loose.parent)
+    identity = planned(installed, tiny_settings, loss="mine").stages[0].identity
+    same.check_code(identity, installed)
+    loose.write_text(LOSS.replace("pow(2)", "pow(4)"))
+    same.check_code(identity, installed)
+
+
+def test_a_process_that_outlives_the_planning_computes_nothing_with_code_it_loaded_before(
+    loose: Path, installed: Registry, tiny_settings: dict[str, Any]
+) -> None:
+    installed.load_folder(loose.parent)
+    same.note_code(installed)  # a worker loads it, and then somebody edits and plans anew
+    loose.write_text(LOSS.replace("pow(2)", "pow(4)"))
+    identity = planned(installed, tiny_settings, loss="mine").stages[0].identity
+    with pytest.raises(RunFailed, match="is not the code that was planned with"):
+        same.check_code(identity, installed)
+
+
+def test_starting_weights_that_are_replaced_after_planning_are_refused(
+    installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "start.safetensors"
+    save_file({"w": torch.zeros(2)}, path)
+    plan = planned(installed, tiny_settings, loss="simclr", init=str(path))
+    save_file({"w": torch.ones(2)}, path)
+    with pytest.raises(RunFailed, match=r"start.safetensors was changed after the run was planned"):
+        begin(plan, installed, tmp_path / "o")

@@ -1,0 +1,59 @@
+"""What a stage is computed with is what its key names: plugins as their code is when this process first uses them, and
+starting weights."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from usbench.errors import RunFailed, UsbenchError
+from usbench.hooks import Registry
+from usbench.source import digest
+
+KIND_OF = {"loss": "loss", "backbone": "backbone", "protocol": "protocol", "aug": "augmentation"}
+
+_loaded: dict[str, str] = {}  # file → its digest when this process registered it
+_used: dict[str, str] = {}  # the same when this process first used it; what is edited later is not imported any more
+
+
+def note_code(known: Registry) -> None:
+    """Read the sources of what is registered: where a process outlives the planning, edits may come in between."""
+    for entry in known.entries():
+        with contextlib.suppress(OSError):
+            _loaded.setdefault(entry.where, digest.__wrapped__(Path(entry.where)))
+
+
+def check_code(identity: Mapping[str, Any], known: Registry) -> None:
+    """Refuse to compute under a key that names other code than ours."""
+    for part, kind in KIND_OF.items():
+        said = identity.get(part) or []
+        for each in said if isinstance(said, list) else [said]:
+            where = known.get(kind, each["name"]).where
+            if where not in _used:
+                _used[where] = digest.__wrapped__(Path(where))  # the cached one is of the time of planning
+            if {_used[where], _loaded.get(where, _used[where])} != {each["source"]}:
+                raise RunFailed(
+                    f"the {kind} '{each['name']}' ({where}) is not the code that was planned with: it was changed "
+                    "since, or another version is installed here; run the same command again."
+                )
+
+
+def start_of(init: str) -> str:
+    """Starting weights by content: a file's digest, not its name."""
+    if init in ("random", "imagenet"):
+        return init
+    try:
+        return "file:" + hashlib.sha256(Path(init).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UsbenchError(
+            f"--init {init} cannot be read ({error.strerror}): use random, imagenet or a .safetensors file."
+        ) from None
+
+
+def check_start(init: str, expected: str) -> None:
+    """Refuse starting weights that are not those of the key."""
+    if start_of(init) != expected:
+        raise RunFailed(f"--init {init} was changed after the run was planned: run the same command again.")
