@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,33 @@ def test_statistics_are_those_of_clean_images_and_no_parameter_moves(network: Ne
     assert norm.running_mean is not None and not norm.training and norm.momentum == 0.1
     assert norm.running_mean.numpy() == pytest.approx(seen[0].mean((0, 2, 3)).numpy(), abs=1e-5)
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
+
+
+@pytest.mark.parametrize("count", [65, 129, 150])
+def test_every_image_counts_alike_in_the_statistics_whatever_the_batches(network: Network, count: int) -> None:
+    class Numbered:
+        """Images of one value each; the last one shines."""
+
+        size = 32
+
+        def __init__(self) -> None:
+            self.images, self.count = torch.zeros(count, 1, 32, 32, dtype=torch.uint8), count
+            self.images[-1] = 255
+
+        def take(self, plane: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+            return plane[rows]
+
+        def in_turn(self, rows: np.ndarray, batch: int, *planes: object) -> Iterator[np.ndarray]:
+            return (rows[start : start + batch] for start in range(0, len(rows), batch))
+
+    norm = next(m for m in network.encoder.modules() if isinstance(m, nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    hook = norm.register_forward_hook(lambda module, given, made: seen.append(given[0].detach().clone()))
+    clean_statistics(network, Numbered(), CPU)  # type: ignore[arg-type]
+    hook.remove()
+    every = torch.cat(seen)
+    assert len(every) == count and min(map(len, seen)) > 1 and norm.running_mean is not None
+    assert norm.running_mean.numpy() == pytest.approx(every.mean((0, 2, 3)).numpy(), abs=1e-5)
 
 
 def test_a_fit_reads_frozen_features_and_keeps_what_it_learnt_as_tensors(

@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 from made_up import STEPS, Quiet
 
+from usbench.errors import RunFailed
 from usbench.hooks import Registry
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import table_of
 from usbench.report.suite import write_suite
 from usbench.report.summary import read_summary
+from usbench.runs.stage import Stage
+from usbench.runs.stages import Stages
 from usbench.runs.store import Store, digests_of, seal_of
 from usbench.runs.suite import plan_suite, run_suite
 from usbench.suites import read_suite
@@ -133,6 +136,23 @@ def test_a_changed_plugin_is_one_sentence(usbench: Usbench, runs: Path, monkeypa
     monkeypatch.setattr(Planner, "_identity", staticmethod(changed))
     said = usbench("verify", runs, "--rerun", key)
     assert said.code == 2 and "loss 'simclr' was changed since: its source" in said.one_sentence()
+
+
+def test_a_row_that_fails_does_not_hide_what_the_others_came_to(
+    usbench: Usbench, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Stages.attempt
+
+    def fails(self: Stages, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
+        if stage.kind == "pretrain":
+            raise RunFailed("of course.")
+        return own(self, stage, folder, watcher)
+
+    monkeypatch.setattr(Stages, "attempt", fails)
+    said = usbench("verify", runs, "--rerun", "all")
+    assert said.code == 0 and "equal to the byte" in said.out, said.err
+    lost = [line for line in said.out.splitlines() if "skipped" in line and "simclr" in line]
+    assert lost and all("since test simclr" in line and "failed or was left out" in line for line in lost)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from usbench.errors import Interrupted, RunFailed, UsbenchError
+from usbench.errors import Halt, Interrupted, RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs import devices, plan
 from usbench.runs.plan import make_plan
@@ -72,9 +73,7 @@ def test_two_devices_come_to_the_result_of_one_also_when_stopped_and_gone_on_wit
         assert curve.loss.to_numpy() == pytest.approx(curves[0].loss.to_numpy(), rel=1e-3)
     weights = [checkpoint.read(tmp_path / name / "weights.safetensors")[0] for name in ("one", "two")]
     assert weights[0].keys() == weights[1].keys()
-    assert not list(stopped.glob("state*")) and sorted(f.name for f in stopped.iterdir()) == [
-        "curve.csv", "weights.safetensors",
-    ]  # fmt: skip
+    assert sorted(f.name for f in stopped.iterdir()) == ["curve.csv", STATE, "weights.safetensors"]
     measured = ("device_seconds", "peak_mib", "spread", "rankme")
     assert {k: v for k, v in together.items() if k not in measured} == {
         k: v for k, v in alone.items() if k not in measured
@@ -106,6 +105,22 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
         return True
     return False
+
+
+def test_a_full_disk_in_a_process_is_known_as_one(
+    installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "stages").mkdir()
+    store, stage = Store(tmp_path), stage_of(installed, tiny_settings, devices=2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with pytest.raises(Halt, match=r"the disk of .* is full: make room"), store.work(stage.id) as folder:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))  # handed on to the processes
+        try:
+            Stages(store, installed).do(stage, folder, Watch())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_one_device_has_the_keys_it_always_had_and_several_move_the_pretraining_alone(

@@ -20,7 +20,7 @@ from usbench.errors import UsbenchError
 from usbench.runs import lease as leases
 from usbench.runs import store as module
 from usbench.runs.lease import Owner, Taken, links
-from usbench.runs.store import SCHEMA, Store, seal_of, write_json
+from usbench.runs.store import SCHEMA, STATE, Store, seal_of, write_json
 
 STAGE = "pretrain-0123456789abcdef"
 
@@ -213,6 +213,21 @@ def test_a_stage_appears_whole_with_its_record(store: Store) -> None:
     assert [path.name for path, _ in store.records("pretrain")] == [STAGE]
     assert sorted(f.name for f in store.folder(STAGE).iterdir()) == ["record.json", "weights"]
     assert [f.name for f in store.stages.iterdir()] == [STAGE]
+
+
+def test_the_training_state_stays_until_the_record_stands_and_is_no_part_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.work("finetune-a") as folder:
+        (folder / STATE).write_text("steps")
+        (folder / "weights").write_text("w")
+        with monkeypatch.context() as full, pytest.raises(OSError, match="no room"):
+            full.setattr(module, "write_json", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+            store.finish("finetune-a", {})
+        assert (folder / STATE).is_file()
+        store.finish("finetune-a", {})
+    assert sorted(f.name for f in store.folder("finetune-a").iterdir()) == ["record.json", "weights"]
+    assert list(store.record("finetune-a")["files"]) == ["weights"]
 
 
 @pytest.mark.parametrize("where", ["write_json", "rename"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from usbench.hooks import Registry
 from usbench.report.blueprints import Blueprints, chain
 from usbench.report.results import SCORES, read_scores
 from usbench.report.verify import row_name
+from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
@@ -115,10 +117,14 @@ class Rerun:
         first = self.blueprints.plans[0]
         with tempfile.TemporaryDirectory(prefix="usbench-rerun-") as place:
             again = Store(Path(place)).open()
-            run_plan(Plan(first.spec, ordered, [], first.workers), again, self.registry, observer,
-                     workers=first.workers)  # fmt: skip
+            with contextlib.suppress(StagesFailed):  # of each row it is said below
+                run_plan(Plan(first.spec, ordered, [], first.workers), again, self.registry, observer,
+                         workers=first.workers)  # fmt: skip
             for row in able:
-                self._compare(row, again)
+                if lost := [stages[name].title for name in row.tests if not again.has(name)]:
+                    self.findings.skipped[f"{row.name}, since {lost[0]} failed or was left out"] = 1
+                else:
+                    self._compare(row, again)
         return self.findings
 
     def _compare(self, row: Row, again: Store) -> None:

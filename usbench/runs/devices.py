@@ -115,6 +115,7 @@ def _heard(stage: Stage, team: list[_Member], watcher: Any) -> dict[str, Any]:
     failures: dict[int, tuple[int, UsbenchError]] = {}  # of a rank: how little it explains, and the error
     ended: set[int] = set()
     asked, deadline = False, float("inf")
+    system: OSError | None = None
     while len(ended) < len(team) and time.monotonic() < deadline:
         if watcher.stopping and not asked:
             asked = True
@@ -133,11 +134,15 @@ def _heard(stage: Stage, team: list[_Member], watcher: Any) -> dict[str, Any]:
         elif message["what"] == "done":
             facts = message["facts"]
         else:
+            if "system" in message:
+                system = OSError(*message["system"])  # whoever keeps the store knows a full disk
             kinds = {1: RunFailed, 130: Interrupted}
             error = OutOfMemory if message["what"] == MEMORY else kinds.get(message["code"], UsbenchError)
             failures[rank] = 2 if message["what"] == LOST else 1, error(message["text"])
         if any(error.exit_code != Interrupted.exit_code for _, error in failures.values()):
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+    if system is not None:
+        raise system
     if failures:
         raise min(failures.items(), key=lambda item: (item[1][0], item[0]))[1][1]
     if facts is None:
@@ -177,7 +182,8 @@ def main() -> None:
         say(LOST if type(error).__name__ == "RankLost" else what, code=code, text=str(error))
     except OSError as error:
         code = 2
-        say("failed", code=code, text=str(of_system(error)))
+        parts = [str(error)] if error.errno is None else [error.errno, error.strerror, error.filename]
+        say("failed", code=code, text=str(of_system(error)), system=parts)
     except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything
         code = 1
         title = order["stage"]["title"]

@@ -47,11 +47,7 @@ class Stages:
 
     def do(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         """Do one stage in its folder; returns the facts for its record. `watcher` is a train.loop.Watcher."""
-        from usbench.train.loop import STATE
-
-        facts = within_memory(self.attempt, self.try_out, stage, folder, watcher)
-        (folder / STATE).unlink(missing_ok=True)
-        return facts
+        return within_memory(self.attempt, self.try_out, stage, folder, watcher)
 
     def attempt(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         """Do a stage with the memory that there is, or raise an OutOfMemory that is no sentence."""
@@ -83,7 +79,7 @@ class Stages:
     def _share(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         import torch
 
-        from usbench.train.loop import keep_freed_memory
+        from usbench.train.loop import forget_peak, keep_freed_memory
 
         keep_freed_memory()
         identity = self._root(stage)
@@ -93,9 +89,7 @@ class Stages:
             raise UsbenchError(
                 "a CUDA device was found but torch cannot use it: run 'usbench doctor', or --device cpu."
             )
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # others may need what the stage before held
-            torch.cuda.reset_peak_memory_stats()
+        forget_peak()
         if identity["threads"]:
             torch.set_num_threads(max(1, identity["threads"] // identity.get("devices", 1)))
         kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}

@@ -31,6 +31,7 @@ from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
 
 SCHEMA = 1
 RECORD = "record.json"
+STATE = "state.safetensors"  # of a training that goes on; there until its stage is recorded
 STAGE = re.compile(r"[a-z]+-[0-9a-f]{1,64}")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -61,7 +62,7 @@ def digests_of(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and name.as_posix() != RECORD and not is_lease(name):
+        if path.is_file() and name.as_posix() not in (RECORD, STATE) and not is_lease(name):
             found[name.as_posix()] = digest_of(path)
     return found
 
@@ -223,6 +224,7 @@ class Store:
         write_json(part / RECORD, {**whole, "seal": seal_of(whole)})
         if self._leases[stage_id].lost():
             raise Taken(f"{stage_id} was taken over by another process, which heard nothing of this one for too long.")
+        (part / STATE).unlink(missing_ok=True)
         if final.exists():
             shutil.rmtree(final)
         part.rename(final)

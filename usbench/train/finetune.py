@@ -108,10 +108,15 @@ def clean_statistics(network: Network, feed: Feed, compute: Compute) -> None:
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
         norm.train()
-    for _ in deepest_maps(network.encoder, feed, compute):
-        pass
+    seen = 0
+    batch = math.ceil(feed.count / math.ceil(feed.count / EVALUATION_BATCH))  # a short last one knows too few
+    for rows in feed.in_turn(np.arange(feed.count), batch, feed.images):
+        seen += len(rows)
+        for norm in norms:
+            norm.momentum = len(rows) / seen  # an average over images
+        with torch.inference_mode(), compute.autocast():
+            network.encoder(plain_images(feed, rows, feed.size))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

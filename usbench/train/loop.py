@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -236,10 +236,22 @@ class Training:
         return {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
 
 
+def forget_peak() -> None:
+    """What was used before does not count as the peak of what follows, as far as the system can forget it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # others may need what the stage before held
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")  # Linux: the peak resident set
+
+
 def peak_mib(module: nn.Module) -> int:
     """The most memory used so far: of the device, or of this process on the CPU."""
     device = next(module.parameters()).device
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    with suppress(OSError, ValueError, IndexError):
+        (most,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if "VmHWM" in line)
+        return round(int(most.split()[1]) / 1024)
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
