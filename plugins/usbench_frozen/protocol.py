@@ -7,7 +7,7 @@ from usbench import Network
 
 
 class SegmentFrozen(Segment):
-    """The decoder and the head learn; the encoder stays as it is, its BatchNorm statistics those of clean images."""
+    """The decoder and the head learn; the encoder stays as it is, with BatchNorm statistics of the clean images."""
 
     def adapt(self, network: Network) -> nn.Module:
         """The network, with nothing of its encoder trained."""

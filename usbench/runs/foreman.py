@@ -63,6 +63,8 @@ class Foreman:
         self.failure: UsbenchError | None = None  # what ends everything
         self.begun: set[str] = set()
         self.deaths: dict[str, int] = {}
+        self.reached: dict[str, int] = {}  # the step that a stage was last heard of
+        self.died_at: dict[str, int] = {}  # the step at which it was when a worker died
         self.told: set[str] = set()
 
     @property
@@ -132,12 +134,16 @@ class Foreman:
         elif what == "step":
             self._begin(stage)
             self.agenda.proven = True
+            self.reached[stage.id] = int(message["facts"][0])
             self.observer.step(stage, *message["facts"])
         elif what == "taken":
             self.agenda.again(stage)
         elif what == "died":
             self._bury(stage, message["how"])
         elif what == "failed":
+            if message["kind"] == "130" and self.asked is None:  # its worker was told to go by somebody else, and saved
+                self.agenda.again(stage)
+                return
             kinds = {"halt": Halt, "130": Interrupted, "1": RunFailed}
             self._fail(stage, kinds.get(message["kind"], UsbenchError)(message["text"]))
         else:
@@ -147,8 +153,12 @@ class Foreman:
                 self.observer.end(stage)
 
     def _bury(self, stage: Stage, how: str) -> None:
-        """A worker died: its stage is begun once more by another one."""
-        self.deaths[stage.id] = self.deaths.get(stage.id, 0) + 1
+        """A worker died: its stage is gone on with by another one. What came further than before died of something else
+        than of itself: workers may be lent for less time than a training takes."""
+        reached = self.reached.get(stage.id, 0)
+        further = reached > self.died_at.get(stage.id, -1)
+        self.deaths[stage.id] = 1 if further else self.deaths.get(stage.id, 0) + 1
+        self.died_at[stage.id] = max(reached, self.died_at.get(stage.id, 0))
         if self.failure is not None or self.deaths[stage.id] < DEATHS:
             self.agenda.again(stage)
             return
@@ -156,7 +166,7 @@ class Foreman:
             stage,
             RunFailed(
                 f"the worker that did {stage.title} died ({how}; killed, or out of memory?), "
-                "and so did the one before it: run the same command again to go on."
+                "and so did the one before it, no further on: run the same command again to go on."
             ),
         )
 

@@ -164,17 +164,37 @@ def measure(
 
 
 class _Clock:
-    """A watcher that is asked after every step whether to stop, and notes when."""
+    """A watcher that stops soon, and notes when which step was done.
 
-    def __init__(self) -> None:
-        self.asked: list[float] = []
+    A training in this process asks after every step whether to stop. Processes that share one are spoken to by somebody
+    who asks whenever he likes, and passes on what they say of their steps.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self.shared, self.asked = shared, 0
+        self.done: list[tuple[int, float]] = []  # steps, and when
 
     @property
     def stopping(self) -> bool:
-        self.asked.append(time.perf_counter())
-        return len(self.asked) > PROBE_STEPS or self.asked[-1] - self.asked[0] > PROBE_SECONDS
+        if not self.shared:
+            self.asked += 1
+            self.done.append((self.asked, time.perf_counter()))
+        if len(self.done) < 2:
+            return False
+        (first, began), (last, now) = self.done[0], self.done[-1]
+        return last - first >= PROBE_STEPS or now - began > PROBE_SECONDS
 
-    def step(self, done: int, total: int, loss: float, rate: float) -> None: ...
+    def step(self, done: int, total: int, loss: float, rate: float) -> None:
+        if self.shared:
+            self.done.append((done, time.perf_counter()))
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a step; None where too few were seen."""
+        if len(self.done) < 2 or self.done[-1][0] == self.done[0][0]:
+            return None
+        (first, began), (last, now) = self.done[0], self.done[-1]
+        return (now - began) / (last - first)
 
 
 def _probe(stage: Stage, registry: Registry) -> float:
@@ -183,12 +203,10 @@ def _probe(stage: Stage, registry: Registry) -> float:
 
     # What a fine-tune begins with does not change how long it takes.
     alone = replace(stage, places={**stage.places, "pretrained": None}, needs=())
-    clock = _Clock()
+    clock = _Clock(shared=stage.identity.get("devices", 1) > 1)
     with tempfile.TemporaryDirectory(prefix="usbench-time-") as place:
         try:
             facts = Stages(Store(Path(place)), registry).attempt(alone, Path(place), clock)
         except Interrupted:
             facts = {}
-    if len(clock.asked) > 1:
-        return (clock.asked[-1] - clock.asked[0]) / (len(clock.asked) - 1)
-    return float(facts["device_seconds"]) / stage.steps
+    return clock.seconds or float(facts["device_seconds"]) / stage.steps
