@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from usbench.contracts import Labelled, Protocol
 from usbench.errors import NotSparing
-from usbench.train.loop import Compute
+from usbench.train.loop import Compute, forget_peak
 from usbench.train.pooled_norm import PooledNorm
 from usbench.train.ranks import Ranks, become
 
@@ -49,9 +49,7 @@ def free_memory() -> None:
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)  # which `keep_freed_memory` told it not to do by itself
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    forget_peak()
 
 
 @dataclass(frozen=True)
