@@ -108,7 +108,7 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
                 if label in lines:
                     axis.plot(curve.step, curve[part], color=lines[label].get_color(), **style)
                 else:
-                    (lines[label],) = axis.plot(curve.step, curve[part], label=_plain_text(label), **style)
+                    (lines[label],) = axis.plot(curve.step, curve[part], label=plain_text(label), **style)
         axis.set(xlabel="step", ylabel="loss", title="pretraining" if kind == "pretrain" else "fine-tuning")
         if lines:
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncol": 1 if len(lines) < 4 else 2}
@@ -158,11 +158,11 @@ def mean_ranks(families: Sequence[Family], path: Path) -> None:
         for line, (method, rank) in enumerate(ranks.items()):
             axis.plot([rank, rank, len(ranks) + 0.1], [0, -line - 1, -line - 1], color=PALETTE["plain"], linewidth=0.8)
             axis.plot(rank, 0, "o", color=PALETTE[""], markersize=4)
-            axis.annotate(f" {rank:.2f}  {_plain_text(str(method))}", (len(ranks) + 0.1, -line - 1), va="center")
+            axis.annotate(f" {rank:.2f}  {plain_text(str(method))}", (len(ranks) + 0.1, -line - 1), va="center")
         for level, (first, last) in enumerate(cliques(ranks.to_numpy(), critical)):
             axis.plot([first - 0.03, last + 0.03], [0.35 + 0.3 * level] * 2, color="black", linewidth=2.5)
         said = f"critical difference {critical:.2f}, {family.complete.shape[1]} conditions, Friedman p {family.p:.2g}"
-        axis.set_title(f"{_plain_text(family.title)}: {said}", fontsize=8)
+        axis.set_title(f"{plain_text(family.title)}: {said}", fontsize=8)
         axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
         axis.set_ylim(bottom=-len(ranks) - 0.9)
         axis.set_xticks(range(1, len(ranks) + 1))
@@ -181,7 +181,7 @@ def cliques(ranks: np.ndarray, critical: float) -> list[tuple[float, float]]:
     return found
 
 
-def _plain_text(text: str) -> str:
+def plain_text(text: str) -> str:
     """A name that the drawing does not take for a formula."""
     return one_line(text).replace("$", r"\$")
 

@@ -11,6 +11,8 @@ from usbench.report.cells import Cell, cells
 from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import confusion_table, matrices
 from usbench.report.files import write_csv
+from usbench.report.forest import NAME as PICTURE
+from usbench.report.forest import forest
 from usbench.report.leaderboard import board_of
 from usbench.report.results import results
 from usbench.runs.stage import Stage
@@ -50,6 +52,7 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
     write_csv(board_of(every), folder / "leaderboard.csv")
     if pooled := matrices(result for cell in every for result in cell.results):
         write_csv(confusion_table(pooled), folder / CONFUSION)
+    forest(every, folder / PICTURE)
     return folder, every
 
 

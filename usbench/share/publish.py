@@ -24,6 +24,7 @@ from usbench.runs.store import SCHEMA, Store, is_stage
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
 TABLES = ("leaderboard.csv", "confusion.csv")
+PICTURES = ("differences.png", "dice.png", "ranks.png")
 KINDS = ("run.json", "suite.json")  # says what folder it is
 MEMBER = re.compile(r"store\.json|(stages/)?[\w.-]+/[\w.-]+", re.ASCII)
 MOST = 2 << 30  # bytes, unpacked
@@ -53,6 +54,7 @@ def publish(source: Path, output: Path) -> list[Path]:
             for name, path in sorted(members.items()):
                 archive.writestr(_member(name), _without_places(path) if path.name == kind else path.read_bytes())
         temporary.replace(output / ARCHIVE)
+        there += [source / name for name in PICTURES if (source / name).is_file()]
         for path in there[1:]:
             shutil.copyfile(path, output / path.name)
     except OSError as error:

@@ -1,0 +1,51 @@
+"""The picture of a suite shows every difference of its table, whatever things are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import put
+
+from usbench.report import forest as module
+from usbench.report.cells import cells
+from usbench.report.figures import pyplot
+from usbench.report.forest import forest
+from usbench.report.index import Index
+from usbench.report.leaderboard import table_of
+from usbench.runs.store import Store
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures, instead of files."""
+    kept: list[Any] = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, path: kept.append(figure))
+    return kept
+
+
+def test_every_row_with_a_baseline_is_a_point_at_its_difference(store: Store, drawn: list[Any]) -> None:
+    for fraction in (20.0, 100.0):
+        for tested, shift in (("x", "in"), ("y", "out")):
+            shared = {"fraction": fraction, "test_data": tested, "shift": shift, "arena": f"{tested}{fraction}"}
+            for number, loss in enumerate(("none", "one", "two$_{")):
+                put(store, loss, 0, number * fraction / 1000, **shared)
+    every = cells(Index([store]).results)
+    forest(every, Path("unused"))
+    (figure,) = drawn
+    figure.canvas.draw()
+    points = {
+        round(float(x), 6) for axis in figure.axes for line in axis.lines if line.get_marker() == "o"
+        for x in line.get_xdata()
+    }  # fmt: skip
+    table = table_of(every)
+    assert points == {round(x, 6) for x in table.delta_vs_supervised.dropna()}
+    assert [axis.get_title() for axis in figure.axes] == ["x → x", "x → y (unseen)"]
+    pyplot().close(figure)
+
+
+def test_without_a_baseline_nothing_is_drawn(store: Store, drawn: list[Any]) -> None:
+    put(store, "one", 0, 0.1)
+    forest(cells(Index([store]).results), Path("unused"))
+    assert drawn == []

@@ -1,0 +1,55 @@
+"""What every method gains over the supervised baseline, with intervals: the picture of a suite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from usbench.report.cells import Cell, difference
+from usbench.report.figures import plain_text, pyplot, save_figure
+from usbench.report.ranks import method_of
+from usbench.report.table import title_of
+
+NAME = "differences.png"
+COLUMNS = 3  # panels side by side
+SHADES = ("#d6246e", "#7c3aed", "#0f766e", "#b45309", "#6b7280")  # from few labels to many
+
+
+def forest(every: Sequence[Cell], path: Path) -> None:
+    """A panel for each training and test set, a line for each method, a point for each label fraction."""
+    cells = [cell for cell in every if not cell.corrupted and cell.base is not None]
+    panels: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        panels.setdefault((cell.row["train_data"], cell.row["shift"], cell.row["test_data"]), []).append(cell)
+    if not panels:
+        return
+    fractions = sorted({float(cell.row["label_fraction"]) for cell in cells})
+    methods = list(dict.fromkeys(map(method_of, cells)))
+    wide = min(COLUMNS, len(panels))
+    high = math.ceil(len(panels) / wide)
+    plt = pyplot()
+    size = (2.9 * wide + 1.2, (0.27 * len(methods) + 1.0) * high + 0.3)
+    figure, axes = plt.subplots(high, wide, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axis, ((trained, shift, tested), some) in zip(axes.flat, panels.items(), strict=False):
+        axis.axvline(0, color="black", linewidth=0.8)
+        for number, fraction in enumerate(fractions):
+            shift_by = 0.5 * ((number + 0.5) / len(fractions) - 0.5)
+            here = [cell for cell in some if cell.row["label_fraction"] == fraction]
+            found = [difference(cell, cell.base) for cell in here]
+            y = [methods.index(method_of(cell)) + shift_by for cell in here]
+            mean = [each.mean for each in found]
+            ends = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
+            label = f"{fraction:g} % of the labels" if axis is axes.flat[0] else None
+            axis.errorbar(mean, y, xerr=ends, fmt="o", ms=3.5, lw=1.2, color=SHADES[number % len(SHADES)], label=label)
+        where = "" if shift == "in" else " (unseen)" if shift == "out" else f" ({shift})"
+        axis.set_title(plain_text(f"{trained} → {tested}{where}"), fontsize=8)
+        axis.grid(axis="x", alpha=0.25)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    axes[0, 0].set_yticks(range(len(methods)), [plain_text(name) for name in methods])
+    axes[0, 0].invert_yaxis()
+    figure.supxlabel(f"difference of mean {title_of(cells[0].primary)} to no pretraining, 95 % interval", fontsize=9)
+    figure.legend(loc="upper right", ncols=len(fractions), frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.28 / size[1]))
+    save_figure(figure, path)
