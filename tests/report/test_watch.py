@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -97,12 +98,24 @@ def test_only_loopback_is_listened_on_and_a_port_in_use_is_said(
     assert said.code == 2 and "is in use" in said.one_sentence()
 
 
+@contextlib.contextmanager
+def watching(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """`usbench watch` in a process that hears Ctrl-C even where ours does not, and that does not outlive the test."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "usbench", "watch", str(store.root), "--port", "0"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_store_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     later = Store(tmp_path / "later")
-    words = [sys.executable, "-m", "usbench", "watch", str(later.root), "--port", "0"]
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as process:
+    with watching(later) as process:
         assert process.stdout is not None
         port = int(re.findall(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[0])
         assert process.stdout.readline() == f"no store yet at {later.root}: the page waits for a run with --out there\n"
@@ -131,10 +144,7 @@ def test_what_can_be_no_store_is_refused(usbench: Callable[..., Any], store: Sto
 
 
 def test_ctrl_c_ends_it_cleanly(store: Store) -> None:
-    words = [sys.executable, "-m", "usbench", "watch", str(store.root), "--port", "0"]
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as process:
+    with watching(store) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         port = int(re.findall(r"http://127\.0\.0\.1:(\d+)/", line)[0])
