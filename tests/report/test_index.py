@@ -40,9 +40,12 @@ def filled(store: Store) -> Store:
     return store
 
 
+@pytest.mark.parametrize("seeds_differ", [False, True])
 def test_the_second_time_no_score_is_read_and_the_table_is_the_same(
-    filled: Store, monkeypatch: pytest.MonkeyPatch
+    filled: Store, monkeypatch: pytest.MonkeyPatch, seeds_differ: bool
 ) -> None:
+    if seeds_differ:  # then there are means over some of a row's seeds too
+        put(filled, "mine", 2, 0.1)
     first = text_of(filled)
     monkeypatch.setattr(Result, "scores", lambda self: pytest.fail("scores were read"))
     assert text_of(filled) == first

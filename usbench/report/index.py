@@ -24,7 +24,7 @@ from usbench.report.results import SCORES, Result, evaluations, whole
 from usbench.runs.store import Store
 
 NAME = "index.json"
-LENGTHS = (4, 7)  # of an interval and of the counts
+LENGTHS = (1, 4, 7)  # of a mean, of an interval and of the counts
 
 
 @functools.cache
