@@ -167,6 +167,28 @@ def test_of_processes_that_race_for_a_dead_owners_lease_one_gets_it(store: Store
     assert sorted(path.name for path in store.stages.iterdir()) == [f"pretrain-{place:016d}" for place in range(30)]
 
 
+def test_a_folder_that_is_finished_while_it_is_looked_at_is_made_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, met = Path.mkdir, []
+
+    def mkdir(self: Path, *args: Any, **options: Any) -> None:
+        if self.suffix == ".part" and not met:
+            met.append(self)
+            raise FileExistsError(errno.EEXIST, "it was there a moment ago", str(self))
+        own(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with store.work(STAGE) as folder:
+        assert folder.is_dir() and met == [folder]
+
+
+def test_a_file_in_the_place_of_a_stage_is_said(store: Store) -> None:
+    store.part(STAGE).touch()
+    with pytest.raises(FileExistsError), store.work(STAGE):
+        pytest.fail("it began")
+
+
 def test_work_that_made_nothing_leaves_nothing(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.work(STAGE):
         raise ZeroDivisionError

@@ -202,7 +202,12 @@ def take(part: Path, stage_id: str) -> Lease:
     """Take the lease of a stage's folder, which is made where needed; `Taken` while somebody else has it."""
     me = myself()
     while True:
-        part.mkdir(parents=True, exist_ok=True)
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if part.is_file():
+                raise
+            continue  # it was there, and was finished before it could be seen what it is
         chain = links(part)
         if chain and not gone(*chain[-1]):
             raise Taken(f"{stage_id} is being computed by {chain[-1][1]}: wait for it, or stop it and run again.")
