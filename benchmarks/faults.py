@@ -7,6 +7,7 @@
 `dask`           half of the dask workers of a suite are killed, and once the scheduler
 `race`           four processes do one suite in one store, against one that does it alone
 `engines`        two dask workers of one thread, against one worker of this machine, on fine-tunes that need nothing
+`preempt`        SIGTERM in a pretraining at 224 px, as SLURM sends it: seconds until it is saved and gone
 
 It is right when the CSV is that of a suite which nobody disturbed, but for time and memory, and when no stage that was
 finished was computed again. Exit code 1 where anything is not.
@@ -29,7 +30,7 @@ import pandas as pd
 
 from usbench.report.columns import NOT_MEASURED
 from usbench.report.table import plain_table
-from usbench.runs.store import Store
+from usbench.runs.store import STATE, Store
 
 SETTINGS = """
 aug = "spatial"
@@ -47,6 +48,22 @@ SUITE = f'name = "faults"\n[base]\n{SETTINGS}{STEPS.format("base")}[[runs]]\nove
 ALIKE = f'name = "alike"\n[base]\nloss = "none"\nseeds = [0, 1, 2, 3, 4, 5]\n{SETTINGS}' + STEPS.replace(
     "20", "400"
 ).format("base")
+PREEMPTED = """
+[run]
+loss = "simclr"
+aug = "spatial"
+backbone = "unet-resnet18"
+size = 224
+labels = [100]
+device = "cpu"
+data = ["phantom"]
+[run.pretrain]
+steps = 6
+batch = 64
+[run.finetune]
+steps = 1
+batch = 4
+"""
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -58,12 +75,13 @@ class Bench:
         (place / "run.toml").write_text(RUN)
         (place / "suite.toml").write_text(SUITE)
         (place / "alike.toml").write_text(f"{ALIKE}[[runs]]\n")
+        (place / "preempted.toml").write_text(PREEMPTED)
         self.right: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
 
     def words(self, command: str, out: str, *more: str) -> list[str]:
         file = str(self.place / f"{command}.toml")
-        named = ["run", "--config", file] if command == "run" else ["suite", "run", file]
+        named = ["suite", "run", file] if command in ("suite", "alike") else ["run", "--config", file]
         return [sys.executable, "-m", "usbench", *named, "--out", str(self.place / out), *more]
 
     def undisturbed(self, command: str) -> str:
@@ -132,6 +150,29 @@ class Bench:
             took.append(time.monotonic() - began)
         return took[0] / took[1], self.table("alike-local") == self.table("alike-dask")
 
+    def preempted(self, times: int) -> tuple[list[float], bool]:
+        """Seconds from SIGTERM to the end of the command, and whether the weights are those of a run left alone."""
+        self.undisturbed("preempted")
+        took, fine = [], True
+        for number in range(times):
+            out = f"preempted-{number}"
+            process = subprocess.Popen(self.words("preempted", out, "--workers", "1"), **QUIET)
+            store = Store(self.place / out)
+            while not any(store.stages.glob(f"pretrain-*.part/{STATE}")):
+                time.sleep(0.05)
+            time.sleep(self.random.uniform(0, 10))
+            process.terminate()
+            began = time.monotonic()
+            fine &= process.wait() == 143
+            took.append(time.monotonic() - began)
+            fine &= any(store.stages.glob(f"pretrain-*.part/{STATE}"))  # it was at it, and has to go on
+            fine &= subprocess.run(self.words("preempted", out), check=False, **QUIET).returncode == 0
+            fine &= self.weights(out) == self.weights("whole-preempted")
+        return took, fine
+
+    def weights(self, out: str) -> dict[str, bytes]:
+        return {path.parent.name: path.read_bytes() for path in (self.place / out / "stages").glob("*/*.safetensors")}
+
     def dask(self, workers: int, *, scheduler: bool) -> tuple[int, bool]:
         """Kill half of the workers, or the scheduler; how many, and whether the same command ended right."""
         self.undisturbed("suite")
@@ -194,7 +235,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40, help="over run and suite together")
     parser.add_argument("--workers", type=int, default=6, help="of dask")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=["run", "suite", "dask", "race", "engines"])
+    parser.add_argument("--only", nargs="*", default=["run", "suite", "dask", "race", "engines", "preempt"])
     asked = parser.parse_args()
     table, bad = plain_table("what", "result", "bar", title="Faults"), 0
     with tempfile.TemporaryDirectory(prefix="usbench-faults-") as place:
@@ -219,6 +260,11 @@ def main() -> int:
             table.add_row("2 dask workers: speed of one local worker", f"{ratio:.2f} ×", "1.6 ×")
             table.add_row("2 dask workers: table", "same CSV" if fine else "wrong", "same CSV")
             bad += not fine
+        if "preempt" in asked.only:
+            took, fine = bench.preempted(3)
+            table.add_row("SIGTERM at 224 px: seconds until it is gone", f"{max(took):.1f}", "10")
+            table.add_row("SIGTERM at 224 px: weights when it has gone on", "same" if fine else "wrong", "same bytes")
+            bad += not fine or max(took) > 10
     from rich.console import Console
 
     Console().print(table)

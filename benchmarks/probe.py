@@ -2,12 +2,12 @@
 
     python benchmarks/probe.py --out runs/probe --csv results/probe/probe.csv [--losses simclr,rcl] [--seeds 3]
 
-Each loss pretrains on phantom:l7 (stills and cine clips) as the quick preset does. The encoder is then frozen, and its
-BatchNorm statistics are recomputed on clean training images. From the pooled features a ridge regression, fitted to 300
-other patients, reads which share of the image is lesion (R²); from each cell of the deepest map a logistic regression,
-fitted to the training images, reads lesion or not (the area under the ROC curve within each image). Both are judged on
-300 more patients of the same scanner, as the paired difference to the untrained encoder of the same seed, over patients
-crossed with seeds.
+Each loss pretrains on phantom:l7 (stills and cine clips) for 200 steps of the quick preset. The encoder is then
+frozen, and its BatchNorm statistics are recomputed on clean training images. From the pooled features a ridge
+regression, fitted to 300 other patients, reads which share of the image is lesion (R²); from each cell of the deepest
+map a logistic regression, fitted to the training images, reads lesion or not (the area under the ROC curve within
+each image). Both are judged on 300 more patients of the same scanner, as the paired difference to the untrained
+encoder of the same seed, over patients crossed with seeds.
 Trainings stay in the store, so that the same command goes on.
 """
 
@@ -52,6 +52,7 @@ from usbench.train.networks import build_network
 TEST = "phantom:l7,patients=300,seed=1"
 READ = "phantom:l7,patients=300,seed=2"
 TOKENS = "vit-tiny:dim=64,depth=4"
+STEPS = 200
 READOUTS = {"area": "R²", "cells": "AUC"}
 
 
@@ -64,6 +65,7 @@ def planned(names: list[str], seeds: int, display: Display) -> dict[tuple[str, i
     stages = {}
     for name in names:
         given = {"loss": name, "backbone": backbone_of(registry().get("loss", name)), "seeds": list(range(seeds))}
+        given |= {"pretrain": {"steps": STEPS}}
         plan = make_plan(registry(), resolve({**given, "labels": [100], "ood": []}), display.making)
         stages |= {(name, s.identity["seed"]): s for s in plan.stages if s.kind == "pretrain"}
     return stages

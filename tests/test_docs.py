@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from usbench.hooks import Hooks
+from usbench.hookspecs import Hooks
 
 HOUSE = Path(__file__).parent.parent
 HOOKS = {name: function for name, function in vars(Hooks).items() if name.startswith("usbench_")}

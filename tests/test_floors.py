@@ -15,7 +15,7 @@ from usbench.hooks import Registry
 
 HOUSE = Path(__file__).parent.parent
 FLOORS = (
-    {"errors", "draws", "items", "source", "hooks", "contracts", "views", "spec", "suites", "scaffold"},
+    set(["errors", "draws", "items", "source", "options", "hookspecs", "hooks", "contracts", "views", "spec", "suites", "scaffold"]),
     {"data"},
     {"train", "evaluate"},
     {"runs", "conformance"},

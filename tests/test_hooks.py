@@ -9,7 +9,8 @@ import pytest
 
 from usbench import hookimpl
 from usbench.errors import UsbenchError
-from usbench.hooks import HOOK_OF, KINDS, Entry, Registry
+from usbench.hooks import Entry, Registry
+from usbench.hookspecs import HOOK_OF, KINDS
 from usbench.source import digest
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from usbench.api.stored import compare, leaderboard, load
     from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol, Video
     from usbench.errors import UsbenchError
-    from usbench.hooks import hookimpl
+    from usbench.hookspecs import hookimpl
     from usbench.items import Dataset, Item
     from usbench.share.export import export
     from usbench.share.network import load_network, load_pretrained_encoder
@@ -45,7 +45,7 @@ _HOMES = {
     "Video": "usbench.contracts",
     "compare": "usbench.api.stored",
     "export": "usbench.share.export",
-    "hookimpl": "usbench.hooks",
+    "hookimpl": "usbench.hookspecs",
     "leaderboard": "usbench.api.stored",
     "load": "usbench.api.stored",
     "load_network": "usbench.share.network",

@@ -1,4 +1,4 @@
-"""The five hooks, the plugin manager, and the registries that the plugins fill.
+"""The plugin manager, and the registries that the plugins fill.
 
 Listing, validating and planning read only what is here: nothing of torch is imported until a factory is resolved.
 """
@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -22,41 +21,9 @@ from typing import Any
 import pluggy
 
 from usbench.errors import UsbenchError, unknown
+from usbench.hookspecs import GROUP, HOOK_OF, KINDS, Hooks
+from usbench.options import cast
 from usbench.source import digest
-
-GROUP = "usbench"
-KINDS = ("loss", "augmentation", "backbone", "dataset", "protocol")
-hookspec = pluggy.HookspecMarker(GROUP)
-hookimpl = pluggy.HookimplMarker(GROUP)
-
-Register = Callable[..., None]
-
-
-class Hooks:
-    """What a plugin may implement. Each hook hands a `register` function; call it as often as you like."""
-
-    @hookspec
-    def usbench_losses(self, register: Register) -> None:
-        "Register pretraining losses: subclasses of usbench.Loss; factory None means a baseline without pretraining."
-
-    @hookspec
-    def usbench_augmentations(self, register: Register) -> None:
-        "Register augmentations: factories of one usbench.Augmentation, or of a list of them (a recipe)."
-
-    @hookspec
-    def usbench_backbones(self, register: Register) -> None:
-        "Register segmentation networks: factories of a usbench.Network."
-
-    @hookspec
-    def usbench_datasets(self, register: Register) -> None:
-        "Register data sets: subclasses of usbench.Dataset."
-
-    @hookspec
-    def usbench_protocols(self, register: Register) -> None:
-        "Register protocols: subclasses of usbench.Protocol."
-
-
-HOOK_OF = dict(zip(KINDS, [n for n in vars(Hooks) if n.startswith("usbench_")], strict=True))
 
 
 @dataclass(frozen=True)
@@ -103,38 +70,13 @@ class Entry:
         for key, value in options.items():
             if key not in self.options:
                 raise unknown("option", key, self.options, where=f"of {self.kind} '{self.name}'")
-            resolved[key] = _cast(value, self.options[key], f"option '{key}' of {self.kind} '{self.name}'")
+            resolved[key] = cast(value, self.options[key], f"option '{key}' of {self.kind} '{self.name}'")
         return resolved
 
     @functools.cached_property
     def source(self) -> str:
         """A digest of the plugin's source, and of the plugins that it imports."""
         return digest(Path(self.where))
-
-
-def _cast(value: Any, default: Any, what: str) -> Any:
-    if not isinstance(value, str) or isinstance(default, str):
-        if isinstance(default, tuple) and isinstance(value, list) and len(value) == len(default):
-            return tuple(value)  # as JSON has it
-        if default is None or isinstance(value, type(default)):
-            return value
-        if isinstance(default, float) and isinstance(value, int):
-            return float(value)
-        raise UsbenchError(f"{what} must be {type(default).__name__}, not {value!r}.")
-    cast: Any
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
-        if isinstance(default, tuple):
-            cast = tuple(type(old)(part) for old, part in zip(default, value.split("/"), strict=True))
-        else:
-            cast = type(default)(value) if default is not None else value
-        if any(isinstance(x, float) and not math.isfinite(x) for x in (cast if isinstance(cast, tuple) else (cast,))):
-            raise ValueError
-        return cast
-    except (ValueError, KeyError):
-        form = f"{len(default)} values with / between" if isinstance(default, tuple) else type(default).__name__
-        raise UsbenchError(f"{what} must be {form}, not '{value}'.") from None
 
 
 def load_object(path: str, asker: str) -> Any:

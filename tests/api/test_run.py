@@ -197,6 +197,6 @@ def test_a_run_says_beforehand_what_it_will_do(
     assert outlook(plan, Store(store)) == ""
     quick = resolve({"loss": "simclr"})
     plan.spec = quick
-    assert "about 3 minutes" in outlook(plan, Store(tmp_path / "runs"))
+    assert "about a minute and a half" in outlook(plan, Store(tmp_path / "runs"))
     plan.spec = quick.model_copy(update={"size": 128})
     assert "about" not in outlook(plan, Store(tmp_path / "runs"))

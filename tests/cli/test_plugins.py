@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 from usbench import conformance
-from usbench.hooks import KINDS, Registry
+from usbench.hooks import Registry
+from usbench.hookspecs import KINDS
 from usbench.report.citation import bibtex
 from usbench.scaffold import write_package
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from usbench.cli import Group, complete
-from usbench.hooks import KINDS
+from usbench.hookspecs import KINDS
 
 if TYPE_CHECKING:
     from usbench.hooks import Entry

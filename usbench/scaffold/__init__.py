@@ -12,7 +12,8 @@ from string import Template
 
 from usbench import __version__
 from usbench.errors import UsbenchError
-from usbench.hooks import HOOK_OF, registry
+from usbench.hooks import registry
+from usbench.hookspecs import HOOK_OF
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
