@@ -30,7 +30,8 @@ import pandas as pd
 
 from usbench.report.columns import NOT_MEASURED
 from usbench.report.table import plain_table
-from usbench.runs.store import STATE, Store
+from usbench.runs.records import STATE
+from usbench.runs.store import Store
 
 SETTINGS = """
 aug = "spatial"

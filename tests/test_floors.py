@@ -15,7 +15,8 @@ from usbench.hooks import Registry
 
 HOUSE = Path(__file__).parent.parent
 FLOORS = (
-    set(["errors", "draws", "items", "source", "options", "hookspecs", "hooks", "contracts", "views", "spec", "suites", "scaffold"]),
+    {"errors", "draws", "items", "source", "options", "hookspecs", "hooks", "contracts", "views", "spec", "suites",
+     "scaffold"},
     {"data"},
     {"train", "evaluate"},
     {"runs", "conformance"},
@@ -23,7 +24,7 @@ FLOORS = (
     {"share", "bench"},
     {"api"},
     {"cli"},
-)
+)  # fmt: skip
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted((HOUSE / "usbench").rglob("*.py"))
 PLUGINS = sorted((HOUSE / "plugins").rglob("*.py"))

@@ -17,7 +17,8 @@ import pandas as pd
 
 from usbench.evaluate.segmentation import METRICS
 from usbench.report.index import NAME
-from usbench.runs.store import Store, digests_of, write_json
+from usbench.runs.records import digests_of, write_json
+from usbench.runs.store import Store
 from usbench.spec import key_of
 
 IMAGES, SEEDS, LOSSES = 100, 3, 24

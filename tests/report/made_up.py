@@ -17,7 +17,8 @@ from usbench.data.pack import Pack
 from usbench.data.packing import write_pack
 from usbench.evaluate.segmentation import METRICS, pack_masks
 from usbench.items import Item
-from usbench.runs.store import Store, digests_of, write_json
+from usbench.runs.records import digests_of, write_json
+from usbench.runs.store import Store
 from usbench.spec import key_of
 
 IMAGES, GROUPS = 30, 12

@@ -14,7 +14,8 @@ from usbench.evaluate.statistics import crossed_interval
 from usbench.report.cells import cells
 from usbench.report.compare import compare, find, notes
 from usbench.report.index import Index
-from usbench.runs.store import Store, write_json
+from usbench.runs.records import write_json
+from usbench.runs.store import Store
 
 
 def pair(store: Store, first: str, second: str) -> Any:

@@ -18,9 +18,10 @@ from usbench.report.files import write_csv
 from usbench.report.leaderboard import table_of
 from usbench.report.suite import write_suite
 from usbench.report.summary import read_summary
+from usbench.runs.records import digests_of, seal_of
 from usbench.runs.stage import Stage
 from usbench.runs.stages import Stages
-from usbench.runs.store import Store, digests_of, seal_of
+from usbench.runs.store import Store
 from usbench.runs.suite import plan_suite, run_suite
 from usbench.suites import read_suite
 

@@ -18,7 +18,8 @@ from made_up import put
 from usbench.report.upkeep import Upkeep
 from usbench.runs import lease
 from usbench.runs.lease import Owner
-from usbench.runs.store import Store, write_json
+from usbench.runs.records import write_json
+from usbench.runs.store import Store
 
 Usbench = Callable[..., Any]
 

@@ -17,9 +17,10 @@ from usbench.hooks import registry
 from usbench.runs import engines, shares
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
+from usbench.runs.records import write_json
 from usbench.runs.shares import fitting, free_mib, pins
 from usbench.runs.stage import Plan, Stage
-from usbench.runs.store import Store, write_json
+from usbench.runs.store import Store
 from usbench.spec import resolve
 
 

@@ -20,7 +20,8 @@ from usbench.errors import UsbenchError
 from usbench.runs import lease as leases
 from usbench.runs import store as module
 from usbench.runs.lease import Owner, Taken, links
-from usbench.runs.store import SCHEMA, STATE, Store, seal_of, write_json
+from usbench.runs.records import STATE, seal_of, write_json
+from usbench.runs.store import SCHEMA, Store
 
 STAGE = "pretrain-0123456789abcdef"
 

@@ -14,8 +14,9 @@ import pytest
 from usbench.hooks import Registry
 from usbench.runs import timing
 from usbench.runs.plan import make_plan
+from usbench.runs.records import write_json
 from usbench.runs.stage import Stage
-from usbench.runs.store import Store, write_json
+from usbench.runs.store import Store
 from usbench.runs.timing import MEASURED, RECORDED, SCALED, UNKNOWN, Known, estimates, kind_of, measure
 from usbench.spec import resolve
 

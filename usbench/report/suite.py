@@ -15,8 +15,9 @@ from usbench.report.forest import NAME as PICTURE
 from usbench.report.forest import forest
 from usbench.report.leaderboard import board_of
 from usbench.report.results import results
+from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Stage
-from usbench.runs.store import Store, is_stage, write_json
+from usbench.runs.store import Store
 from usbench.runs.suite import SuitePlan
 
 

@@ -19,8 +19,9 @@ from usbench.report.files import write_csv
 from usbench.report.leaderboard import board_of
 from usbench.report.ranks import families
 from usbench.report.results import Result, evaluations, results, whole
+from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Plan
-from usbench.runs.store import Store, is_stage, write_json
+from usbench.runs.store import Store
 
 MASKS = "masks.safetensors"
 ROBUSTNESS = "robustness.png"

@@ -14,7 +14,8 @@ from typing import Any
 from usbench.errors import UsbenchError
 from usbench.report.blueprints import chain
 from usbench.runs.lease import Taken
-from usbench.runs.store import RECORD, STATE, Store, digests_of, is_stage, seal_of
+from usbench.runs.records import RECORD, STATE, digests_of, is_stage, seal_of
+from usbench.runs.store import Store
 
 LEFT = (".lease", ".trash", ".tmp")  # ends the names of what a process leaves behind that is killed at the moment
 

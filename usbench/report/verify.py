@@ -20,7 +20,8 @@ from usbench.report.remake import Remaker
 from usbench.report.results import BY_TEST, Result, whole
 from usbench.report.suite import suite_cells
 from usbench.report.summary import read_summary
-from usbench.runs.store import Store, digests_of, seal_of
+from usbench.runs.records import digests_of, seal_of
+from usbench.runs.store import Store
 from usbench.spec import key_of
 
 OLD = "a record from before files were sealed"

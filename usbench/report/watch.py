@@ -20,7 +20,8 @@ from usbench.report.cells import Memo, cells
 from usbench.report.index import Index
 from usbench.report.page import page_text
 from usbench.runs.lease import holder
-from usbench.runs.store import RECORD, Store
+from usbench.runs.records import RECORD
+from usbench.runs.store import Store
 
 HEADERS = {
     "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",

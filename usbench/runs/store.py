@@ -15,7 +15,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import socket
 import uuid
@@ -28,49 +27,10 @@ from typing import Any
 from usbench.errors import Halt, UsbenchError
 from usbench.runs import lease
 from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
+from usbench.runs.records import RECORD, STATE, digest_of, digests_of, is_stage, seal_of, write_json
 
 SCHEMA = 1
-RECORD = "record.json"
-STATE = "state.safetensors"  # of a training that goes on; there until its stage is recorded
-STAGE = re.compile(r"[a-z]+-[0-9a-f]{1,64}")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON; the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def is_stage(name: str) -> bool:
-    """Whether a text is of the form that stages' folders are called by: a kind and a key."""
-    return STAGE.fullmatch(name) is not None
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digests_of(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file that a stage made, by its path in the folder."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and name.as_posix() not in (RECORD, STATE) and not is_lease(name):
-            found[name.as_posix()] = digest_of(path)
-    return found
-
-
-def seal_of(record: dict[str, Any]) -> str:
-    """The SHA-256 of a record without its seal."""
-    text = json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _works_here(note: Path) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.hooks import registry
-from usbench.runs.store import write_json
+from usbench.runs.records import write_json
 from usbench.share import graph
 from usbench.share.card import Card
 from usbench.share.choose import WEIGHTS, Trained, choose

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from usbench.errors import UsbenchError
-from usbench.runs.store import SCHEMA, Store, is_stage
+from usbench.runs.records import is_stage
+from usbench.runs.store import SCHEMA, Store
 
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
