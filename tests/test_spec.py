@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
+from usbench.machine import resolve_precision
 from usbench.runs.plan import make_plan
-from usbench.spec import Choice, config_text, key_of, presets, read_config, resolve, resolve_precision
+from usbench.spec import Choice, config_text, key_of, presets, read_config, resolve
 
 
 @pytest.mark.parametrize(

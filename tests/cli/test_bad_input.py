@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from usbench import hooks, spec
+from usbench import hooks, machine
 from usbench.data import pack as packs
 from usbench.runs import store as stores
 
@@ -167,7 +167,7 @@ def test_no_loss_is_answered_with_an_example(usbench: Call, out: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_said_before_anything_runs(usbench: Call, tiny: list[str], out: Path) -> None:
-    if spec.resolve_device("auto") == "cuda":
+    if machine.resolve_device("auto") == "cuda":
         pytest.skip("there is a GPU here")
     refused(usbench("run", "--loss", "simclr", *tiny, "--device", "cuda", "--out", out), "--device cuda: no CUDA")
     assert not out.exists()

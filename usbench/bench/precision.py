@@ -12,7 +12,7 @@ from usbench.bench.lines import Case, Line, against
 from usbench.bench.setting import Setting
 from usbench.bench.subject import finetuning
 from usbench.bench.timing import Work, in_turns
-from usbench.spec import cpu_flags, resolve_precision
+from usbench.machine import cpu_flags, resolve_precision
 
 
 def measure(setting: Setting) -> Iterator[Line]:

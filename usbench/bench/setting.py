@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from usbench.errors import UsbenchError
-from usbench.spec import available_cores, resolve_device, resolve_precision, resolve_threads
+from usbench.machine import available_cores, resolve_device, resolve_precision, resolve_threads
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from usbench.bench.setting import Setting
 from usbench.bench.subject import known_to
 from usbench.bench.timing import Samples
 from usbench.errors import RunFailed
+from usbench.machine import available_cores
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
-from usbench.spec import available_cores, resolve
+from usbench.spec import resolve
 
 ON_GPUS = (1, 2, 4, 8)
 EACH = 4  # fine-tunes a worker, each with its test

@@ -19,8 +19,8 @@ def doctor() -> None:
     """Check this machine and this installation; exit code 1 where something must be mended."""
     from usbench.data.place import data_home
     from usbench.hooks import registry
+    from usbench.machine import cpu_flags, resolve_precision, resolve_threads
     from usbench.runs.engines import versions
-    from usbench.spec import cpu_flags, resolve_precision, resolve_threads
 
     wrong: list[str] = []
     for name, found in versions().items():

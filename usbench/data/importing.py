@@ -20,7 +20,7 @@ from usbench.data.release import NotThisSet, Release, Undecodable, open_release
 from usbench.data.sector import with_sector
 from usbench.errors import UsbenchError
 from usbench.items import Dataset, Item
-from usbench.spec import available_cores
+from usbench.machine import available_cores
 
 __all__ = [
     "Case", "Importer", "Item", "NotThisSet", "Release", "Undecodable", "fill_outline", "in_order", "number",

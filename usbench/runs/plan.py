@@ -13,22 +13,13 @@ from usbench.data.cohort import digest_of
 from usbench.data.home import Progress, options_of
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
+from usbench.machine import available_cores, cuda_devices, resolve_device, resolve_precision, resolve_threads
 from usbench.runs.memory import AUTO
 from usbench.runs.needs import check_devices, check_needs
 from usbench.runs.same import start_of
 from usbench.runs.sources import Sources, Tested
 from usbench.runs.stage import Plan, Stage
-from usbench.spec import (
-    Choice,
-    RunSpec,
-    ScheduleSpec,
-    available_cores,
-    cuda_devices,
-    key_of,
-    resolve_device,
-    resolve_precision,
-    resolve_threads,
-)
+from usbench.spec import Choice, RunSpec, ScheduleSpec, key_of
 
 MAX_WORKERS = 4  # each holds its own torch, about 1 GiB
 REVISION = {"pretrain": 2, "finetune": 2, "evaluate": 2}  # raise one when the harness changes what a stage computes

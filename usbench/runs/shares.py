@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from usbench.data.place import SHARERS
+from usbench.machine import available_cores, cuda_devices
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.runs.timing import Kind, Known, kind_of
-from usbench.spec import available_cores, cuda_devices
 
 MOST = 16  # workers on a machine; each holds its own torch, about 3 GiB where it uses a GPU
 CONTEXT_MIB = 800  # of a process on a GPU, beside its tensors

@@ -19,12 +19,12 @@ from usbench.data.importing import in_order
 from usbench.data.release import Undecodable
 from usbench.errors import RunFailed, UsbenchError, text_of, texts_of
 from usbench.hooks import registry
+from usbench.machine import resolve_device
 from usbench.share.choose import choose
 from usbench.share.config import CONFIG
 from usbench.share.images import Found, find_images, read_scan, result_names
 from usbench.share.network import Loaded, build, fill, read
 from usbench.share.segmenter import Prediction, Prepared, Segmenter
-from usbench.spec import resolve_device
 from usbench.train import checkpoint
 from usbench.train.loop import Compute
 
