@@ -111,9 +111,9 @@ class Views(nn.Module):
         geometry: list[Tensor] = []
         sectors: list[Tensor] = []
         for each in drawn:
-            sampled = torch.cat([resample(planes, matrix, each.size) for matrix in each.matrix.chunk(each.views)])
-            pixels = sampled[:, :1].mul(1 / 255)
-            inside = sampled[:, 1:] > 0.5 if sector is not None else None
+            sampled = [resample(planes, matrix, each.size) for matrix in each.matrix.chunk(each.views)]
+            pixels = torch.cat([view[:, :1] for view in sampled]).mul_(1 / 255)
+            inside = torch.cat([view[:, 1:] > 0.5 for view in sampled]) if sector is not None else None
             for step, params in zip(self.steps, each.steps, strict=True):
                 given, pixels = pixels.shape, step(pixels, params, inside)
                 if not isinstance(pixels, Tensor) or pixels.shape != given:

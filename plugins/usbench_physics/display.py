@@ -57,6 +57,7 @@ class Gain(Inside):
     def change(self, images: Tensor, drawn: Mapping[str, Tensor], sector: Tensor | None) -> Tensor:
         """Stretch below white, bend, spread about the mean, scale."""
         stretch, gamma, contrast, gain = (column(drawn[name]) for name in ("stretch", "gamma", "contrast", "gain"))
-        bent = (1 - (1 - images) * stretch).clamp_min(0).pow(gamma)
+        bent = (images - 1).mul_(stretch).add_(1).clamp_min_(0) if self.dynamic_range else images
+        bent = bent.pow(gamma) if self.gamma else bent
         middle = mean_inside(bent, sector)
-        return (middle + (bent - middle) * contrast) * gain
+        return (bent - middle).mul_(contrast).add_(middle).mul_(gain)

@@ -75,12 +75,23 @@ class Blur(Inside):
         return {"sigma": rng.uniform(*self.sigma, len(boxes)) * (rng.random(len(boxes)) < self.p)}
 
     def change(self, images: Tensor, drawn: Mapping[str, Tensor], sector: Tensor | None) -> Tensor:
+        """Blur the views that are to be blurred, where looking which they are does not mean waiting for a GPU."""
+        if images.device.type != "cpu":
+            return self._blurred(images, drawn["sigma"], sector)
+        rows = drawn["sigma"].nonzero().squeeze(1)
+        made = images.clone()
+        made[rows] = self._blurred(images[rows], drawn["sigma"][rows], None if sector is None else sector[rows])
+        return made
+
+    def _blurred(self, images: Tensor, sigma: Tensor, sector: Tensor | None) -> Tensor:
         """One depthwise convolution down and one across, each image with its own kernel."""
         n, _, height, width = images.shape
+        if n == 0:
+            return images
         side = max(height, width)
         reach = max(1, int(np.ceil(3 * self.sigma[1] * side)))
         at = torch.arange(-reach, reach + 1, device=images.device)
-        kernel = torch.exp(-0.5 * (at / (drawn["sigma"][:, None] * side).clamp_min(1e-3)).square())
+        kernel = torch.exp(-0.5 * (at / (sigma[:, None] * side).clamp_min(1e-3)).square())
         weight = torch.ones_like(images) if sector is None else sector.to(images.dtype)
         planes = torch.cat([images * weight, weight], 1).view(1, 2 * n, height, width)
         kernel = kernel.repeat_interleave(2, 0)[:, None]

@@ -163,7 +163,20 @@ def test_the_curve_has_the_mean_of_each_window_and_its_parts(tmp_path: Path) -> 
     assert [seen[2] for seen in watcher.seen] == pytest.approx(curve.loss.tolist(), rel=1e-5)
     assert all(seen[3] > 0 for seen in watcher.seen)
     assert cost["device_seconds"] >= 0 and cost["peak_mib"] > 10
-    assert sorted(files(tmp_path)) == ["curve.csv", STATE, "weights.safetensors"]  # until the stage is recorded
+    assert sorted(files(tmp_path)) == ["curve.csv", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("worth", [0.0, 60.0])
+def test_work_that_is_worth_it_is_kept_until_the_stage_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: float
+) -> None:
+    monkeypatch.setattr(loop, "WORTH_SECONDS", worth)
+    toy = Toy(tmp_path, SCHEDULE)
+    toy.run(Quiet())
+    toy.training.finish(toy.net.state_dict())
+    assert (STATE in files(tmp_path)) == (worth == 0.0)
+    if not worth:
+        assert Toy(tmp_path, SCHEDULE).training.step == SCHEDULE.steps
 
 
 def test_a_part_that_is_called_loss_is_not_taken_for_the_sum(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +21,7 @@ from usbench.bench.setting import Setting
 from usbench.bench.subject import known_to
 from usbench.bench.timing import Phases, Samples
 from usbench.errors import RunFailed
+from usbench.runs.cluster import Cluster
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.stage import Plan, Stage
@@ -32,10 +35,12 @@ TIMES = 5  # that a command is started, or that every stage is done
 def measure(setting: Setting) -> Iterator[Line]:
     """Stages of one step, then commands."""
     times = 1 if setting.quick else TIMES
+    setting = setting.widened("overhead")
     with TemporaryDirectory() as folder:
         plan, config = one_step_run(setting), Path(folder) / "run.toml"
         config.write_text(config_text(plan.spec), "utf-8")
         yield from _stages(setting, plan, Path(folder), times)
+        yield from _between(setting, plan, Path(folder), times)
         again = ["run", "--config", str(config), "--out", str(Path(folder) / str(times))]
         yield from _commands(setting, {"usbench --help": ["--help"], "usbench run, cached": again}, times)
     yield from _first_step(setting, times)
@@ -88,7 +93,10 @@ def _stages(setting: Setting, plan: Plan, folder: Path, times: int) -> Iterator[
 
     with Phases(torch.device(setting.device)) as phases:
         phases.watch(networks, "build_network", "network")
-        for owner, method in ((pretrain.Steps, "__call__"), (finetune.Steps, "__call__"), (testing, "examine")):
+        for owner, method in (
+            (pretrain.Steps, "__call__"), (finetune.Steps, "__call__"), (finetune, "inner_score"),
+            (testing, "examine"), (testing, "encoder_features"),
+        ):  # fmt: skip
             phases.watch(owner, method, "work")
         import usbench.data.feed
 
@@ -101,11 +109,39 @@ def _stages(setting: Setting, plan: Plan, folder: Path, times: int) -> Iterator[
     case = Case("overhead", setting.sizes[0], setting.backbones[0], setting.tuned_batch, setting.precision)
     for kind, called in STAGES.items():
         whole = Samples(tuple(seconds for seconds, _ in watch.found[kind]))
-        added = Samples(tuple(seconds - work for seconds, work in watch.found[kind]))
+        added = Samples(tuple(1e3 * (seconds - work) for seconds, work in watch.found[kind]))
+        asked, met = against(setting, "overhead, added to a stage", added.median, most=True)
         yield Line(
-            case, f"added to {called}", Samples(tuple(1e3 * v for v in added.values)),
-            note=f"of {1e3 * whole.median:.0f} ms with one step: all but network, images, step and test",
+            case, f"added to {called}", added, asked=asked, met=met,
+            note=f"of {1e3 * whole.median:.0f} ms with one step: all but network, images, step, validation and test",
         )  # fmt: skip
+
+
+def _between(setting: Setting, plan: Plan, folder: Path, times: int) -> Iterator[Line]:
+    """From the end of a stage's work to the beginning of the next, here and with a dask worker."""
+    case = Case("overhead", setting.sizes[0], setting.backbones[0], setting.tuned_batch, setting.precision)
+    for name in ("here", "dask"):
+        side = f"between two stages, {name}"
+        if name == "dask" and find_spec("distributed") is None:
+            yield Line(case, side, note="not measured: dask is not installed (pip install 'usbench[cluster]')")
+            continue
+        with Cluster(1) if name == "dask" else nullcontext() as cluster, Phases(torch.device("cpu")) as none:
+            found = []
+            for turn in range(times + 1):  # the first begins the worker, which imports torch
+                store, began = Store(folder / f"{name}-{turn}").open(), time.perf_counter()
+                run_plan(plan, store, known_to(setting), _Watch(none), cluster=cluster)
+                whole = time.perf_counter() - began
+                found.append(whole - sum(store.record(stage.id)["seconds"] for stage in plan.stages))
+        samples = Samples(tuple(1e3 * seconds / len(plan.stages) for seconds in found[1:]))
+        asked, met = against(setting, f"overhead, between two stages, {name}", samples.median, most=True)
+        yield Line(
+            case,
+            side,
+            samples,
+            asked=asked,
+            met=met,
+            note=f"digests, records, leases and orders, of {len(plan.stages)} stages",
+        )
 
 
 def _commands(setting: Setting, commands: dict[str, list[str]], times: int) -> Iterator[Line]:

@@ -141,7 +141,7 @@ class Hands:
             "plugins": [str(folder) for folder in known.folders],
         }  # fmt: skip
         self.topic = f"usbench-{uuid.uuid4().hex}"
-        self.said: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self.said: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue()
         self.busy: dict[str, tuple[str, Any]] = {}  # stage → worker and future
         self.client.subscribe_topic(self.topic, self._told)
 
@@ -178,6 +178,7 @@ class Hands:
         future = self.client.submit(work, {**self.order, **order}, self.topic, key=name, pure=False, retries=0,
                                     workers=[idle[0]], allow_other_workers=False)  # fmt: skip
         self.busy[stage.id] = idle[0], future
+        future.add_done_callback(lambda _: self.said.put(None))  # so that nobody listens on to an end
 
     def hear(self, seconds: float) -> list[tuple[str, dict[str, Any]]]:
         """What was said since, and whose stage ended."""
@@ -186,11 +187,12 @@ class Hands:
                 "the dask scheduler is gone: start it and run the same command again; finished stages are kept, "
                 "and what was begun goes on from its last checkpoint."
             )
-        heard = []
+        said = []
         with contextlib.suppress(queue.Empty):
-            heard.append(self.said.get(timeout=seconds))
+            said.append(self.said.get(timeout=seconds))
             while True:
-                heard.append(self.said.get_nowait())
+                said.append(self.said.get_nowait())
+        heard = [message for message in said if message is not None]
         here: Any = None
         for stage_id, (worker, future) in list(self.busy.items()):
             if future.done():

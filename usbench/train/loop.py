@@ -26,6 +26,7 @@ WINDOW = 10  # steps that one row of the curve averages
 SAVE_SECONDS = 15.0  # between checkpoints, at least
 SAVE_SHARE = 0.02  # of a training's time that checkpoints may take, unless
 LONGEST = 20  # times as many seconds would lie between them
+WORTH_SECONDS = 2.0  # of work at the end; less is done again as fast as it is written and read
 STATE = "state.safetensors"
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's names for mallopt
 
@@ -123,8 +124,8 @@ class Training:
     writes: bool = True  # of several ranks only the first does
 
     def __post_init__(self) -> None:
-        self.step = 0
-        self.saved = 0
+        self.step = self.saved = 0
+        self.unsaved = 0.0  # seconds of work, when the last step is done
         self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
         self.pending: list[Tensor] = []
@@ -197,6 +198,7 @@ class Training:
                 self.save()
                 last_save = time.perf_counter()
                 cost = last_save - now
+        self.unsaved = time.perf_counter() - last_save
 
     def _check_finite(self) -> None:
         # Asked once for all of them: each answer waits for the device.
@@ -228,7 +230,7 @@ class Training:
 
     def finish(self, weights: dict[str, Tensor]) -> dict[str, Any]:
         """Write the weights and the curve; returns what they cost. The state stays until the stage is recorded."""
-        if self.saved != self.step:
+        if self.saved != self.step and self.unsaved > WORTH_SECONDS:
             self.save()  # what follows in the stage may fail, and the training need not be done again
         if self.writes:
             checkpoint.write(self.folder / "weights.safetensors", weights)
