@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from watching import Watcher, table_of
 from usbench.errors import Interrupted, RunFailed
 from usbench.hooks import registry
 from usbench.runs import cluster as clusters
+from usbench.runs import lease
 from usbench.runs.cluster import Cluster
 from usbench.runs.engines import run_plan
 from usbench.runs.stage import Plan, Stage
@@ -64,6 +66,15 @@ def test_a_stop_saves_what_workers_do_and_a_killed_worker_costs_nothing(
     assert run_plan(plan, store, registry(), watcher, workers=2, cluster=two) == len(plan.stages) - there
     assert len(killed) == 1 and killed[0] != os.getpid() and not watcher.failed
     assert table_of(plan, store) == undisturbed[1]
+
+
+def test_the_end_of_a_stage_is_heard_at_once(two: Cluster, plan: Plan, undisturbed: tuple[Store, str]) -> None:
+    stage, patience = plan.stages[0], 120.0
+    hands = two.crew(plan, undisturbed[0], registry(), 2)
+    hands.give(stage, {"stage": asdict(stage), "watched": lease.seen()})
+    began = time.monotonic()
+    assert hands.hear(patience) == [(stage.id, {"what": "there"})]
+    assert time.monotonic() - began < patience / 2
 
 
 def test_nobody_reaches_the_workers_from_outside_this_machine(two: Cluster, plan: Plan, store: Store) -> None:

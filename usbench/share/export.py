@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def export(
     except (KeyError, TypeError, AttributeError) as error:
         place = trained.store.folder(f"finetune-{trained.key}") / "record.json"
         raise UsbenchError(f"{place}, or the record of a test of it, is damaged ({error}): run it again.") from None
-    temporary = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.part")
+    temporary = folder.absolute().with_name(f".{folder.absolute().name}.{uuid.uuid4().hex}.part")
     try:
         temporary.mkdir(parents=True)
         files = _write(temporary, trained, config, used, onnx)
@@ -184,7 +185,7 @@ def _swap(made: Path, folder: Path, force: bool) -> None:
     if not folder.exists():
         made.rename(folder)
         return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
     folder.rename(old)
     try:
         made.rename(folder)

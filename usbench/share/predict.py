@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ def predict(
     made = Predicted(folder, said)
     tasks = [Task(each, name) for each, name in zip(found, result_names(found), strict=True)]
     writer = _Writer(folder, overlays)
-    temporary = folder / f".{TABLE}.{os.getpid()}.tmp"
+    temporary = folder / f".{TABLE}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             table = csv.DictWriter(file, COLUMNS)
@@ -198,7 +199,7 @@ class _Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.root not in path.parent.resolve().parents:
             raise UsbenchError(f"{path.parent} leads out of {self.folder}: remove that link, or name another folder.")
-        temporary = path.with_name(f".{os.getpid()}-{abs(hash(name)):x}.tmp")
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             PILImage.fromarray(pixels).save(temporary, format="PNG", compress_level=1 if pixels.ndim == 3 else 6)
             temporary.replace(path)
