@@ -13,7 +13,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from usbench.bench.lines import Line, as_table
+from usbench.bench.lines import Line, as_table, short
 from usbench.bench.setting import Setting
 from usbench.errors import unknown
 
@@ -115,13 +115,9 @@ def _numbers(line: Line) -> tuple[str, str, str, str, str]:
     if line.samples is None:
         return "–", "", "", "", asked
     low, high = line.samples.quartiles
-    spread = f"{_short(low)} – {_short(high)}" if len(line.samples.values) > 1 else ""
+    spread = f"{short(low)} – {short(high)}" if len(line.samples.values) > 1 else ""
     ratio = f"{line.ratio.median:.3g} {line.ratio_of}" if line.ratio else ""
-    return _short(line.samples.median), spread, line.unit, ratio, asked
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return short(line.samples.median), spread, line.unit, ratio, asked
 
 
 def _plain(setting: Setting) -> dict[str, Any]:

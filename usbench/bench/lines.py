@@ -84,3 +84,8 @@ def against(setting: Setting, name: str, value: float, *, most: bool = False) ->
     if bound is None or setting.quick:
         return "", None
     return (f"≤ {bound:g}", value <= bound) if most else (f"≥ {bound:g}", value >= bound)
+
+
+def short(value: float) -> str:
+    """Three digits, and no powers of ten."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usbench.bench.lines import Line
+from usbench.bench.lines import Line, short
 from usbench.bench.machine import described
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def _bars(axis: Any, lines: list[Line]) -> None:
     spread = [line.samples.quartiles for line in lines if line.samples]
     whiskers = [[v - low for v, (low, _) in zip(values, spread, strict=True)],
                 [high - v for v, (_, high) in zip(values, spread, strict=True)]]  # fmt: skip
-    colours = [OURS if line.side == "ours" else OTHER for line in lines]
+    colours = [OURS if line.side.startswith("ours") else OTHER for line in lines]
     axis.barh(range(len(lines)), values, xerr=whiskers, color=colours, height=0.7, error_kw={"elinewidth": 0.8})
     for place, (line, value, (_, high)) in enumerate(zip(lines, values, spread, strict=True)):
         ratio = f"   ({line.ratio.median:.3g} {line.ratio_of})" if line.ratio else ""
-        axis.annotate(f"{value:.3g}{ratio}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+        axis.annotate(f"{short(value)}{ratio}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), [_name(line) for line in lines], fontsize=7)
     axis.set_xlim(0, 1.6 * max(high for _, high in spread))  # room for the text
     axis.tick_params(axis="x", labelsize=7)
@@ -70,7 +70,7 @@ def _stacked(axis: Any, lines: list[Line]) -> None:
         left = [a + b for a, b in zip(left, shares, strict=True)]
     for place, line in enumerate(lines):
         assert line.samples is not None
-        text = f"{line.samples.median:.3g} {line.unit}"
+        text = f"{short(line.samples.median)} {line.unit}"
         axis.annotate(text, (100, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), [_name(line) for line in lines], fontsize=7)
     axis.set_xlim(0, 118)
