@@ -54,7 +54,8 @@ def _bars(axis: Any, lines: list[Line]) -> None:
     axis.barh(range(len(lines)), values, xerr=whiskers, color=colours, height=0.7, error_kw={"elinewidth": 0.8})
     for place, (line, value, (_, high)) in enumerate(zip(lines, values, spread, strict=True)):
         ratio = f"   ({line.ratio.median:.3g} {line.ratio_of})" if line.ratio else ""
-        axis.annotate(f"{short(value)}{ratio}", (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+        text = f"{short(value)}{ratio}"
+        axis.annotate(text, (high, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(lines)), [_name(line) for line in lines], fontsize=7)
     axis.set_xlim(0, 1.6 * max(high for _, high in spread))  # room for the text
     axis.tick_params(axis="x", labelsize=7)
