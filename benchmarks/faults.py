@@ -59,7 +59,7 @@ labels = [100]
 device = "cpu"
 data = ["phantom"]
 [run.pretrain]
-steps = 6
+steps = 12
 batch = 64
 [run.finetune]
 steps = 1
@@ -157,9 +157,9 @@ class Bench:
             out = f"preempted-{number}"
             process = subprocess.Popen(self.words("preempted", out, "--workers", "1"), **QUIET)
             store = Store(self.place / out)
-            while not any(store.stages.glob(f"pretrain-*.part/{STATE}")):
+            while process.poll() is None and not any(store.stages.glob(f"pretrain-*.part/{STATE}")):
                 time.sleep(0.05)
-            time.sleep(self.random.uniform(0, 10))
+            time.sleep(self.random.uniform(0, 5))  # so that it is somewhere in a step
             process.terminate()
             began = time.monotonic()
             fine &= process.wait() == 143
@@ -253,13 +253,14 @@ def main() -> int:
             for command, size in {"suite": "a tiny suite, mostly start", "alike": "a suite of fine-tunes"}.items():
                 share, twice = bench.race(command)
                 table.add_row(f"4 processes do {size}: stages computed twice", str(twice), "0")
-                table.add_row(f"4 processes do {size}: wall time of one alone", f"{share:.2f} ×", "1.15 ×")
-                bad += twice != 0
+                bar = "1.15 ×" if command == "alike" else ""
+                table.add_row(f"4 processes do {size}: wall time of one alone", f"{share:.2f} ×", bar)
+                bad += twice != 0 or bool(bar and share > 1.15)
         if "engines" in asked.only:
             ratio, fine = bench.engines()
             table.add_row("2 dask workers: speed of one local worker", f"{ratio:.2f} ×", "1.6 ×")
             table.add_row("2 dask workers: table", "same CSV" if fine else "wrong", "same CSV")
-            bad += not fine
+            bad += not fine or ratio < 1.6
         if "preempt" in asked.only:
             took, fine = bench.preempted(3)
             table.add_row("SIGTERM at 224 px: seconds until it is gone", f"{max(took):.1f}", "10")

@@ -1,7 +1,7 @@
 """Whether a faster way scores as a slower one: the rows of two stores that differ in nothing else, image by image.
 
-usbench run --loss rcl --aug freq --seeds 3 --out auto
-usbench run --loss rcl --aug freq --seeds 3 --precision float32 --out float32
+usbench run --loss none --seeds 3 --out auto
+usbench run --loss none --seeds 3 --precision float32 --out float32
 python benchmarks/perf/accuracy.py auto float32 --csv results/perf/accuracy.csv
 """
 
@@ -46,6 +46,8 @@ def main() -> None:
         }
         for place in sorted(first.keys() & second.keys(), key=str)
     ]  # fmt: skip
+    if not found:
+        parser.error(f"{given.first} and {given.second} share no row: name the --out of two runs of the same methods")
     table = pd.DataFrame(found)
     table["p_holm"] = holm(table.p.to_numpy())
     shown = plain_table(

@@ -58,6 +58,6 @@ class Gain(Inside):
         """Stretch below white, bend, spread about the mean, scale."""
         stretch, gamma, contrast, gain = (column(drawn[name]) for name in ("stretch", "gamma", "contrast", "gain"))
         bent = (images - 1).mul_(stretch).add_(1).clamp_min_(0) if self.dynamic_range else images
-        bent = bent.pow(gamma) if self.gamma else bent
+        bent = bent.clamp_min(0).pow(gamma) if self.gamma else bent
         middle = mean_inside(bent, sector)
         return (bent - middle).mul_(contrast).add_(middle).mul_(gain)

@@ -151,6 +151,14 @@ def test_the_columns_and_the_empty_masks_are_explained(usbench: Usbench) -> None
     assert usbench("leaderboard").one_sentence()
 
 
+def test_a_row_that_is_cut_short_is_found(runs: Path, usbench: Usbench) -> None:
+    table = next(runs.glob("*/leaderboard.csv"))
+    head, first, *rest = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([head, first[:12] + "\n", *rest]))
+    said = usbench("verify", table)
+    assert said.code == 2 and f"{table} cannot be read as a leaderboard (a row has no key)" in said.one_sentence()
+
+
 def test_a_row_that_stands_twice_is_found(runs: Path, usbench: Usbench) -> None:
     table = next(runs.glob("*/leaderboard.csv"))
     head, first, *rest = table.read_text().splitlines(keepends=True)

@@ -224,6 +224,8 @@ def _rows(text: str) -> dict[str, dict[str, str]]:
     """The rows of a leaderboard's CSV by key."""
     rows: dict[str, dict[str, str]] = {}
     for row in csv.DictReader(io.StringIO(text)):
+        if not row["key"]:
+            raise ValueError("a row has no key")
         if row["key"] in rows:
             raise ValueError(f"two rows have the key {row['key']}")
         rows[row["key"]] = {k: v or "" for k, v in row.items() if k}
