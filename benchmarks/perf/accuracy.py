@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from usbench.evaluate.statistics import holm
-from usbench.report.cells import Cell, cells, difference
+from usbench.report.cells import Cell, cells, difference, shared_seeds
 from usbench.report.results import results
 from usbench.report.table import plain_table
 from usbench.runs.store import Store
@@ -38,14 +38,13 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
     first, second = rows_of(given.first), rows_of(given.second)
-    found = [
-        {
-            **dict(zip(PLACE, place, strict=True)),
-            "first": first[place].interval().mean, "second": second[place].interval().mean,
-            **{name: getattr(difference(first[place], second[place]), of) for name, of in NAMES.items()},
-        }
-        for place in sorted(first.keys() & second.keys(), key=str)
-    ]  # fmt: skip
+    found = []
+    for place in sorted(first.keys() & second.keys(), key=str):
+        both = (first[place], second[place])
+        seeds, estimate = shared_seeds(both), difference(*both)
+        means = {name: cell.mean_over(seeds) for name, cell in zip(("first", "second"), both, strict=True)}
+        known = {name: getattr(estimate, of) for name, of in NAMES.items()}
+        found.append({**dict(zip(PLACE, place, strict=True)), "seeds": len(seeds), **means, **known})
     if not found:
         parser.error(f"{given.first} and {given.second} share no row: name the --out of two runs of the same methods")
     table = pd.DataFrame(found)
