@@ -59,7 +59,7 @@ labels = [100]
 device = "cpu"
 data = ["phantom"]
 [run.pretrain]
-steps = 12
+steps = 6
 batch = 64
 [run.finetune]
 steps = 1
