@@ -114,18 +114,22 @@ class Views(nn.Module):
             sampled = [resample(planes, matrix, each.size) for matrix in each.matrix.chunk(each.views)]
             pixels = torch.cat([view[:, :1] for view in sampled]).mul_(1 / 255)
             inside = torch.cat([view[:, 1:] > 0.5 for view in sampled]) if sector is not None else None
-            for step, params in zip(self.steps, each.steps, strict=True):
-                given, pixels = pixels.shape, step(pixels, params, inside)
-                if not isinstance(pixels, Tensor) or pixels.shape != given:
-                    raise UsbenchError(
-                        f"augmentation step {type(step).__name__} made {_shown(pixels)} of images of {tuple(given)}: "
-                        "it must keep their shape."
-                    )
-            views += normalise(pixels).chunk(each.views)
+            views += self.change(pixels, each.steps, inside).chunk(each.views)
             geometry += each.matrix.chunk(each.views)
             if inside is not None:
                 sectors += inside.float().chunk(each.views)
         return views, geometry, sectors
+
+    def change(self, pixels: Tensor, drawn: Sequence[dict[str, Tensor]], inside: Tensor | None) -> Tensor:
+        """All that follows the resample: every step with what was drawn for it, then normalised."""
+        for step, params in zip(self.steps, drawn, strict=True):
+            given, pixels = pixels.shape, step(pixels, params, inside)
+            if not isinstance(pixels, Tensor) or pixels.shape != given:
+                raise UsbenchError(
+                    f"augmentation step {type(step).__name__} made {_shown(pixels)} of images of {tuple(given)}: "
+                    "it must keep their shape."
+                )
+        return normalise(pixels)
 
 
 def _check_rows(step: Augmentation, values: Any, count: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from usbench.bench import board, epoch, growth, recipe, several, sizes
+from usbench.bench import board, compiled, epoch, growth, recipe, several, sizes, together
 from usbench.bench.bench import WHAT
 from usbench.bench.lines import COLUMNS, Case, Line, against
 from usbench.bench.machine import disturbed
@@ -182,6 +182,36 @@ def test_stages_an_hour_are_counted_while_all_workers_are_at_work() -> None:
     assert several.hourly([10.0, 11.0, 12.0, 13.0], 1) == pytest.approx(3600)
     # Two workers: one begins late, one ends early, and between they end a stage every half second.
     assert several.hourly([10.0, 15.0, 15.5, 16.0, 16.5, 17.0, 25.0], 2) == pytest.approx(7200)
+
+
+def test_fine_tunes_stacked_into_one_model_learn_what_each_learns_alone(setting: Setting, tmp_path: Path) -> None:
+    each = together.fine_tunes(setting, "float32", 2, tmp_path)
+    first, second = (one.batch_of(0).images for one in each)
+    assert not torch.equal(first, second)
+    stacked = together.Stacked(each)
+    began = {name: value.clone() for name, value in {**stacked.weights, **stacked.buffers}.items()}
+    for step in range(3):
+        losses = stacked.learn([one.batch_of(step) for one in each])
+        alone = [float(one.learn(one.batch_of(step))["loss"]) for one in each]
+        assert losses.tolist() == pytest.approx(alone, rel=1e-4)
+    for place, one in enumerate(each):
+        alone_state = one.model.state_dict()
+        for held in (
+            stacked.weights,
+            {name: value for name, value in stacked.buffers.items() if value.is_floating_point()},
+        ):
+            off = sum(float((value[place] - alone_state[name]).square().sum()) for name, value in held.items())
+            moved = sum(float((began[name][place] - alone_state[name]).square().sum()) for name in held)
+            assert moved > 0 and off < 0.01 * moved  # AdamW's first steps make much of gradients next to nothing
+
+
+def test_where_nothing_can_be_compiled_it_is_said_so(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise FileNotFoundError("no C++ compiler")
+
+    monkeypatch.setattr(compiled, "_backend", lambda setting: broken)
+    (line,) = compiled.views(setting, "freq", "freq", 32)
+    assert line.samples is None and line.note.startswith("not measured: ") and "no C++ compiler" in line.note
 
 
 def test_a_pack_for_growth_holds_as_many_frames_as_asked(tiny_pack: Path, tmp_path: Path) -> None:

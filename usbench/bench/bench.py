@@ -25,6 +25,8 @@ WHAT = {
     "precision": "a fine-tune step in float32 / in auto precision",
     "growth": "time and memory as the number of images grows, in the feed's memory and beyond it",
     "several": "stages an hour of small fine-tunes, by how many workers do them at once",
+    "together": "a step of small fine-tunes one after the other / of all of them stacked into one model",
+    "compiled": "views and trainings as they are / by torch.compile",
     "overhead": "what the harness adds to a stage; time to the first step; commands",
     "board": "stages an hour of a store, planned against taken",
 }

@@ -53,10 +53,10 @@ def compute_of(setting: Setting, precision: str | None = None) -> Compute:
     return Compute(torch.device(setting.device), precision or setting.precision)
 
 
-def network_of(setting: Setting, backbone: str, size: int) -> Network:
+def network_of(setting: Setting, backbone: str, size: int, seed: int = 0) -> Network:
     """The network, with random weights."""
     part = part_of(known_to(setting), "backbone", backbone)
-    return build_network(part.entry, part.options, size, 0)
+    return build_network(part.entry, part.options, size, seed)
 
 
 def views_of(setting: Setting, aug: str, size: int, counts: tuple[int, int]) -> Views:
@@ -80,6 +80,7 @@ class Subject:
 
     training: Training
     steps: pretrain.Steps | finetune.Steps
+    network: Network
 
     def go_on(self, steps: int) -> int:
         """So many steps of the true loop: learning rate, step, curve. Returns how many."""
@@ -109,24 +110,25 @@ def pretraining(
     batches = Batches(feed, views, loss.item, batch=schedule.batch, total=MANY, seed=0)
     optimizer = adamw(schedule, [(loss, 1.0)])
     training = Training("a pretraining", folder, schedule, {"loss": loss}, optimizer)
-    return Subject(training, pretrain.Steps(loss, batches, optimizer))
+    return Subject(training, pretrain.Steps(loss, batches, optimizer), network)
 
 
 def finetuning(
-    setting: Setting, backbone: str, size: int, folder: Path, *, batch: int = 0, precision: str | None = None
-) -> Subject:
+    setting: Setting, backbone: str, size: int, folder: Path, *, batch: int = 0, precision: str | None = None,
+    seed: int = 0,
+) -> Subject:  # fmt: skip
     """A fine-tune of a network with random weights, as the protocol for masks has it."""
     compute = compute_of(setting, precision)
     protocol = mask_protocol(known_to(setting))
-    network = network_of(setting, backbone, size)
+    network = network_of(setting, backbone, size, seed)
     schedule = Schedule(MANY, batch or setting.tuned_batch, LEARNING_RATE, 1e-4, 0.1)
     model = compute.place(protocol.build().adapt(network))
     finetune.train_mode(model)
     feed = feed_of(setting, size, compute.device, masks=True)
     optimizer = adamw(schedule, [(network.encoder, 1.0), (model, 1.0)])
     training = Training("a fine-tune", folder, schedule, {"model": model}, optimizer)
-    steps = finetune.Steps(model, protocol.build(), feed, optimizer, schedule, compute, 0, size)
-    return Subject(training, steps)
+    steps = finetune.Steps(model, protocol.build(), feed, optimizer, schedule, compute, seed, size)
+    return Subject(training, steps, network)
 
 
 def mask_protocol(known: Registry) -> pretrain.Part:
