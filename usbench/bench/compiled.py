@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,14 +68,13 @@ def training(
 
 
 def _lines(setting: Setting, case: Case, what: str, sides: dict[str, Work]) -> Iterator[Line]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the compiler, about what it leaves as it is
-        try:
+    try:
+        with _unwarned():
             began = {side: _first(work) for side, work in sides.items()}
             found = in_turns(sides, torch.device(setting.device), setting.turns)
-        except RuntimeError as error:  # no C++ compiler, say
-            yield Line(case, f"{what}, {COMPILED}", note=f"not measured: {' '.join(str(error).split())}")
-            return
+    except RuntimeError as error:  # no C++ compiler, say
+        yield Line(case, f"{what}, {COMPILED}", note=f"not measured: {' '.join(str(error).split())}")
+        return
     yield Line(case, f"{what}, {PLAIN}", found[PLAIN], note=f"the first {began[PLAIN]}")
     yield Line(
         case, f"{what}, {COMPILED}", found[COMPILED], ratio=found[PLAIN].over(found[COMPILED]),
@@ -83,6 +84,19 @@ def _lines(setting: Setting, case: Case, what: str, sides: dict[str, Work]) -> I
 
 def _backend(setting: Setting) -> str:
     return TRACED if setting.quick else "inductor"
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """The compiler speaks of what it leaves as it is, and of shapes that it gave up on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _going_on(batches: Batches, count: int) -> Work:

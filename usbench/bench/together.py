@@ -48,18 +48,17 @@ def compare(setting: Setting, precision: str, count: int, folder: Path) -> Itera
             stacked.learn([one.batch_of(step) for one in each])
         return steps * count
 
-    sides: dict[str, Work] = {"one after the other": apart, "as one model": together}
+    sides: dict[str, Work] = {"apart": apart, "stacked": together}
     try:
         found = in_turns(sides, torch.device(setting.device), setting.turns)
     except RuntimeError as error:  # not every operation can be stacked in every precision on every device
-        yield Line(case, f"{count} as one model", note=f"not measured: {' '.join(str(error).split())}")
+        yield Line(case, f"{count} stacked", note=f"not measured: {' '.join(str(error).split())}")
         return
-    plain, one_model = found["one after the other"], found["as one model"]
-    yield Line(case, f"{count} one after the other", plain, note="a step of one of them")
+    yield Line(case, f"{count} apart", found["apart"], note="one after the other; a step of one of them")
     yield Line(
-        case, f"{count} as one model", one_model, ratio=plain.over(one_model),
-        ratio_of="one after the other / as one model",
-        note="gradients by torch.func.vmap over stacked weights, one fused AdamW; a step of one of them",
+        case, f"{count} stacked", found["stacked"],
+        ratio=found["apart"].over(found["stacked"]), ratio_of="apart / stacked",
+        note="one model, gradients by torch.func.vmap over stacked weights, one fused AdamW; a step of one of them",
     )  # fmt: skip
 
 
