@@ -253,6 +253,13 @@ PLANTED = {
 }
 
 
+def test_a_loss_that_learns_from_labels_is_registered_as_one_that_does() -> None:
+    entry = Entry("loss", "quiet", NeedsLabels, "", "", "", __file__)
+    with pytest.raises(UsbenchError, match=r"quiet.* add uses=\(\"label\",\)"):
+        toy.build(entry)
+    assert toy.build(replace(entry, uses=("label",))).pretrain_labels == "all"
+
+
 def test_a_sound_loss_breaks_nothing() -> None:
     assert broken_of("loss", Sound) == {}
 
@@ -260,7 +267,7 @@ def test_a_sound_loss_breaks_nothing() -> None:
 @pytest.mark.parametrize("loss", PLANTED, ids=lambda loss: loss.__name__)
 def test_a_planted_bug_is_reported_as_the_promise_it_breaks_and_no_other(loss: type[Loss]) -> None:
     name, words = PLANTED[loss]
-    broken = broken_of("loss", loss)
+    broken = broken_of("loss", loss, uses=("label",) if loss.pretrain_labels != "none" else ())
     assert list(broken) == [name]
     assert words in broken[name] and "\n" not in broken[name]
 
@@ -283,7 +290,7 @@ def test_a_draw_that_depends_on_the_process_is_found() -> None:
 
 
 def test_a_batch_without_a_label_that_gives_nan_is_found() -> None:
-    assert "the loss is nan where labels" in broken_of("loss", NeedsLabels)["bears_the_unknown"]
+    assert "the loss is nan where labels" in broken_of("loss", NeedsLabels, uses=("label",))["bears_the_unknown"]
 
 
 def test_an_encoder_that_is_not_trained_is_found() -> None:

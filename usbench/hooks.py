@@ -46,6 +46,12 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     gives: tuple[str, ...] = ()  # what a backbone has beyond maps, for losses that need it: "tokens"
     frozen: bool = False  # a protocol that fits frozen features once, without a training step
+    uses: tuple[str, ...] = ()  # what a loss learns from where it is there: "label"
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether a loss may learn from labels or tags: to all others, data whose labels are hidden are the same."""
+        return not {"label", "tag"}.isdisjoint((*self.needs, *self.uses))
 
     def resolve(self) -> Callable[..., Any]:
         """The factory itself; imports what it needs."""
@@ -148,6 +154,7 @@ class Registry:
         summary: str,
         reference: str = "",
         needs: tuple[str, ...] = (),
+        uses: tuple[str, ...] = (),
         gives: tuple[str, ...] = (),
         reconstruction: bool = False,
         baseline: str = "",
@@ -170,10 +177,10 @@ class Registry:
             raise TypeError(f"summary and reference of {kind} '{name}' must be text")
         if not isinstance(options or {}, Mapping) or not all(isinstance(key, str) for key in options or {}):
             raise TypeError(f"the options of {kind} '{name}' must be a dict of names and defaults")
-        needs, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, gives))
+        needs, uses, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, uses, gives))
         self._entries[kind][name] = Entry(
             kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,
-            revision, options or {}, fixed, gives, frozen,
+            revision, options or {}, fixed, gives, frozen, uses,
         )  # fmt: skip
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:

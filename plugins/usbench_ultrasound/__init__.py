@@ -10,7 +10,8 @@ NEAR = {"fps": 30.0, "stills": True}
 @hookimpl
 def usbench_losses(register):
     register(
-        "uscl", f"{HERE}.uscl:USCL", needs=("video",), options={**MIXED, "projection": 256, "stills": True},
+        "uscl", f"{HERE}.uscl:USCL", needs=("video",), uses=("label",),
+        options={**MIXED, "projection": 256, "stills": True},
         reference="Chen et al., MICCAI 2021, https://arxiv.org/abs/2011.13066",
         summary="contrast of mixed frames of one video, and its label where there is one",
     )  # fmt: skip
@@ -24,7 +25,7 @@ def usbench_losses(register):
         summary="contrast of mixed frames, weighted by what helps on held-out videos (which are held out is ours)",
     )  # fmt: skip
     register(
-        "hico", f"{HERE}.hico:HiCo", needs=("video",), reconstruction=True,
+        "hico", f"{HERE}.hico:HiCo", needs=("video",), uses=("label",), reconstruction=True,
         options={**MIXED, "smoothing": 0.2, "width": 128, "projection": 256, "stills": True},
         reference="Zhang et al., ACCV 2022, https://arxiv.org/abs/2210.04477",
         summary="USCL on three levels of a pyramid and across them (maps are pooled, the classifier's place is ours)",

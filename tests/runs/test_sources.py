@@ -38,7 +38,7 @@ def rows_of(plan: Plan, loss: str = "simclr") -> dict[str, dict[str, Any]]:
 
 
 def key(plan: Plan, kind: str) -> str:
-    return next(s.key for s in plan.stages if s.kind == kind and s.row["loss"] == "simclr")
+    return next(s.key for s in plan.stages if s.kind == kind and s.row["loss"] == plan.spec.loss)
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +126,13 @@ def test_a_targets_labels_are_hidden_and_its_training_part_makes_it_transductive
     assert rows_of(seen)["bright"]["shift"] == "out-transductive"
     places = {name: next(s for s in plan.stages if s.kind == "pretrain").places
               for name, plan in (("seen", seen), ("alone", alone))}  # fmt: skip
+    assert (places["seen"]["hidden"], places["alone"]["hidden"]) == ([], [])
+    assert key(seen, "pretrain") == key(alone, "pretrain"), "to a loss without labels they are the same images"
+    labelled = {name: plan_of(installed, tiny_settings, **given, loss="supcon", ood=ood)
+                for name, ood in (("seen", [str(tiny_target)]), ("alone", []))}  # fmt: skip
+    places = {name: next(s for s in plan.stages if s.kind == "pretrain").places for name, plan in labelled.items()}
     assert (places["seen"]["hidden"], places["alone"]["hidden"]) == ([str(tiny_target)], [])
-    assert key(seen, "pretrain") != key(alone, "pretrain"), "labels that some losses use are part of what is trained on"
+    assert key(labelled["seen"], "pretrain") != key(labelled["alone"], "pretrain")
 
 
 def test_a_target_whose_images_were_pretrained_on_is_transductive_for_the_pretrained_rows_alone(

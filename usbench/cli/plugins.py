@@ -33,7 +33,7 @@ def list_(as_json: bool) -> None:
         rows = [
             {
                 "name": e.name, "kind": e.kind, "package": e.plugin, "summary": e.summary, "reference": e.reference,
-                "needs": list(e.needs), "reconstruction": e.reconstruction,
+                "needs": list(e.needs), "uses": list(e.uses), "reconstruction": e.reconstruction,
             }
             for e in known.entries()
         ]  # fmt: skip
@@ -63,6 +63,8 @@ def show(name: str, kind: str | None) -> None:
         click.echo(f"  paper      {entry.reference or '–'}")
         click.echo(f"  plugin     {entry.plugin} ({entry.where})")
         click.echo(f"  needs      {', '.join(entry.needs) or 'nothing'}")
+        if entry.uses:
+            click.echo(f"  uses       {', '.join(entry.uses)}, where there is one")
         if entry.gives:
             click.echo(f"  gives      {', '.join(entry.gives)}")
         click.echo(f"  formula    {'our reconstruction' if entry.reconstruction else 'as published'}")

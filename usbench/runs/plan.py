@@ -121,6 +121,7 @@ class Planner:
     def _places(self, part: Part) -> dict[str, Any]:
         return {
             "init": self.spec.init, **self.sources.places(), **({AUTO: True} if self.spec.auto_batch else {}),
+            "hidden": self.sources.hidden_places if part[0].learns_labels else [],
             "plugins": {
                 "loss": [part[0].name, part[1]], "backbone": [self.backbone[0].name, self.backbone[1]],
                 "steps": [[entry.name, options] for entry, options, _ in self.steps],
@@ -180,7 +181,7 @@ class Planner:
                     **self._base("pretrain", seed), "loss": self._identity(part),
                     "aug": [self._identity(step) for step in self.steps],
                     "images": digest_of(self.sources.pretrain), "schedule": _schedule(self.spec.pretrain),
-                    **({"hidden": hidden} if (hidden := self.sources.hidden) else {}),
+                    **({"hidden": hidden} if part[0].learns_labels and (hidden := self.sources.hidden) else {}),
                     **({"devices": self.spec.devices} if self.spec.devices > 1 else {}),  # sums in another order
                 },
                 row, places,

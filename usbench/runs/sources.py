@@ -131,6 +131,11 @@ class Sources:
         targets = {test.pack.digest for test in self.tests if test.shift == OUT}
         return sorted(targets & self._seen) if self._parts else []
 
+    @property
+    def hidden_places(self) -> list[str]:
+        """Where a worker finds them."""
+        return [str(pack.path) for pack in self.others if pack.digest in self.hidden]
+
     @functools.cache  # noqa: B019 - lives as long as the planning
     def fraction(self, fraction: float, seed: int) -> tuple[Rows, Rows]:
         """(labelled, inner) of a label fraction."""
@@ -175,9 +180,8 @@ class Sources:
         others = [[str(pack.path), self.spec.leave_device] for pack in self.others]
         if self._parts:
             parts = Cohort(tuple((pack, self._division(pack)) for pack, _ in self.pretrain))
-            hidden = [str(pack.path) for pack in self.others if pack.digest in self.hidden]
-            return {"data": plain, "pretrain": parts.plain(self.split_files), "pretrain_whole": [], "hidden": hidden}
-        return {"data": plain, "pretrain": own, "pretrain_whole": others, "hidden": []}
+            return {"data": plain, "pretrain": parts.plain(self.split_files), "pretrain_whole": []}
+        return {"data": plain, "pretrain": own, "pretrain_whole": others}
 
     def test_places(self, test: Tested) -> dict[str, Any]:
         """Where a worker finds the same images to test on."""

@@ -55,6 +55,11 @@ def build_loss(part: Part, network: Network, schedule: Schedule, compute: Comput
             f"loss '{part.entry.name}' needs {loss.min_batch} items a batch and {schedule.batch} images give "
             f"{schedule.batch // len(loss.item.roles)}: raise pretrain.batch."
         )
+    if loss.pretrain_labels != "none" and not part.entry.learns_labels:
+        raise UsbenchError(
+            f"loss '{part.entry.name}' learns from labels (pretrain_labels is '{loss.pretrain_labels}') and was not "
+            'registered as one that does: add uses=("label",) to its register.'
+        )
     if loss.transfer == "encoder":
         network.decoder.requires_grad_(False)
         network.head.requires_grad_(False)
