@@ -80,7 +80,7 @@ def test_by_default_the_cheapest_row_is_trained_again(usbench: Usbench, runs: Pa
     for path in runs.glob("stages/*/record.json"):
         cheap = path == record or json.loads(path.read_text())["row"]["loss"] == "none"
         reseal(path.parent, seconds=1 if path == record else 2 if cheap else 100)
-    said = usbench("verify", runs, "--rerun")
+    said = usbench("verify", "--rerun", runs)  # what follows is the store, not how many
     assert said.code == 0, said.err + said.out
     assert "2 stages, which took 3 s" in said.out
     assert re.findall(r"to train again: (\w+) on (\w+)", said.out) == [("none", "bright")]

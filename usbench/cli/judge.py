@@ -159,19 +159,23 @@ def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
 
 
 @click.command()
-@click.argument("place", metavar="DIR|CSV", type=click.Path(path_type=Path))
+@click.argument("place", metavar="DIR|CSV", type=click.Path(path_type=Path), required=False)
 @click.option("--in", "folder", type=click.Path(path_type=Path), help="The store that a CSV was made of.  [runs]")
 @click.option(
     "--rerun", is_flag=False, flag_value="1", metavar="[N|KEY,…|all]",
     help="Train again too: the N cheapest rows (1 if nothing is said), rows by beginnings of keys, or all.",
 )  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="The same as --rerun all.")
-def verify(place: Path, folder: Path | None, rerun: str | None, every: bool) -> None:
+def verify(place: Path | None, folder: Path | None, rerun: str | None, every: bool) -> None:
     """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
 
     DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from, or in what
     was published beside it. Neither is ever written to: what --rerun trains lies in a temporary folder.
     """
+    if place is None and rerun is not None and Path(rerun).exists():
+        place, rerun = Path(rerun), "1"  # `verify --rerun DIR`: what follows the option is what it stands before
+    if place is None:
+        raise click.UsageError("Missing argument 'DIR|CSV'.")
     with _store_of(place, folder) as store:
         _verify(store, place, "all" if every else rerun)
 
