@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -104,6 +105,14 @@ def tiny(tiny_pack: Path, tiny_target: Path) -> list[str]:
     words = "--aug spatial --backbone unet-tiny --size 32 --labels 50,100 --device cpu --precision float32 --threads 1"
     steps = "--set pretrain.steps=4 --set pretrain.batch=8 --set finetune.steps=4 --set finetune.batch=4"
     return [*words.split(), *steps.split(), "--data", str(tiny_pack), "--ood", str(tiny_target)]
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Any:
+    """An observer of a run that says nothing, and never asks it to stop."""
+    return SimpleNamespace(
+        stopping=False, **dict.fromkeys(("begin", "step", "end", "fail", "wait"), lambda *facts: None)
+    )
 
 
 @pytest.fixture

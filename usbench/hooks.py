@@ -50,8 +50,8 @@ class Entry:
 
     @property
     def learns_labels(self) -> bool:
-        """Whether a loss may learn from labels or tags: to all others, data whose labels are hidden are the same."""
-        return not {"label", "tag"}.isdisjoint((*self.needs, *self.uses))
+        """Whether a loss is shown labels; no other one is."""
+        return "label" in (*self.needs, *self.uses)
 
     def resolve(self) -> Callable[..., Any]:
         """The factory itself; imports what it needs."""
@@ -177,6 +177,10 @@ class Registry:
             raise TypeError(f"summary and reference of {kind} '{name}' must be text")
         if not isinstance(options or {}, Mapping) or not all(isinstance(key, str) for key in options or {}):
             raise TypeError(f"the options of {kind} '{name}' must be a dict of names and defaults")
+        if wrong := set((uses,) if isinstance(uses, str) else uses) - {"label"}:
+            raise ValueError(
+                f"{kind} '{name}' uses {', '.join(sorted(map(str, wrong)))}: 'label' is all there is to say"
+            )
         needs, uses, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, uses, gives))
         self._entries[kind][name] = Entry(
             kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,

@@ -135,6 +135,8 @@ def _with(given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in given.items()}
     for key, value in more.items():
         group, dot, name = key.partition(".")
+        if dot and not isinstance(merged.get(group, {}), dict):
+            raise UsbenchError(f"'{group}' is {merged[group]!r} and is to have '{name}' too: make it a table.")
         if dot:
             merged[group] = {**merged.get(group, {}), name: value}
         elif isinstance(value, dict) and isinstance(merged.get(key), dict):

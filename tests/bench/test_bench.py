@@ -16,10 +16,9 @@ import torch
 from PIL import Image
 
 from usbench.bench import board, compiled, epoch, growth, recipe, several, sizes, together
-from usbench.bench.bench import WHAT
 from usbench.bench.lines import COLUMNS, Case, Line, against
 from usbench.bench.machine import disturbed
-from usbench.bench.setting import Setting, make_setting
+from usbench.bench.setting import WHAT, Setting, make_setting
 from usbench.bench.subject import finetuning, pretraining
 from usbench.bench.timing import Phases, Samples, in_turns
 from usbench.data.pack import Pack

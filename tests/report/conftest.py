@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import STEPS, Quiet
+from made_up import STEPS
 
 from usbench.hooks import Registry
 from usbench.report.summary import summarise
@@ -24,14 +24,14 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_settings: dict[str, Any], quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one finished run."""
     registry = Registry()
     registry.load_entry_points()
     settings = {**tiny_settings, **STEPS, "loss": "simclr", "labels": [100], "seeds": [0]}
     plan = make_plan(registry, resolve(settings), lambda *_: None)
     store = Store(tmp_path_factory.mktemp("finished")).open()
-    run_plan(plan, store, registry, Quiet())
+    run_plan(plan, store, registry, quiet)
     summarise(plan, store)
     return store.root
 

@@ -25,22 +25,6 @@ IMAGES, GROUPS = 30, 12
 STEPS = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
 
 
-class Quiet:
-    """Watches and says nothing."""
-
-    stopping = False
-
-    def begin(self, *_: object) -> None: ...
-
-    def step(self, *_: object) -> None: ...
-
-    def end(self, *_: object) -> None: ...
-
-    def fail(self, *_: object) -> None: ...
-
-    def wait(self, *_: object) -> None: ...
-
-
 def made_up_scores(seed: int, gain: float) -> pd.DataFrame:
     """Every sixth image is normal."""
     rng = np.random.default_rng([seed, 7])

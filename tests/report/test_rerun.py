@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_up import STEPS, Quiet
+from made_up import STEPS
 
 from usbench.errors import RunFailed
 from usbench.hooks import Registry
@@ -157,7 +157,7 @@ def test_a_row_that_fails_does_not_hide_what_the_others_came_to(
 
 
 @pytest.fixture(scope="module")
-def suite(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def suite(tiny_settings: dict[str, Any], quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a suite that chose a learning rate."""
     registry, place = Registry(), tmp_path_factory.mktemp("suite")
     registry.load_entry_points()
@@ -168,7 +168,7 @@ def suite(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
     (place / "s.toml").write_text(f"[base]\n{text}{steps}{choice}")
     plan = plan_suite(registry, read_suite(place / "s.toml"), lambda *_: None, skip_missing=False)
     store = Store(place / "runs").open()
-    tests, _ = run_suite(plan, store, registry, Quiet())
+    tests, _ = run_suite(plan, store, registry, quiet)
     return write_suite(plan, tests, store)[0]
 
 

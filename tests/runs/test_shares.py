@@ -148,29 +148,13 @@ def test_feeds_of_those_who_share_a_gpu_have_their_part_of_it(monkeypatch: pytes
     assert room.room(torch.device("cuda")) == 500
 
 
-class Quiet:
-    """Watches a run and says nothing."""
-
-    stopping = False
-
-    def begin(self, stage: Stage, place: int, total: int) -> None: ...
-
-    def step(self, stage: Stage, *facts: float) -> None: ...
-
-    def end(self, stage: Stage) -> None: ...
-
-    def fail(self, stage: Stage, why: str) -> None: ...
-
-    def wait(self, stage: Stage, who: str) -> None: ...
-
-
 def test_a_worker_lives_in_the_environment_that_it_is_given(
-    tiny_settings: dict[str, Any], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_settings: dict[str, Any], store: Store, quiet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = {"USBENCH_DATA": str(tmp_path / "home"), room.SETTING: "0"}  # feeds leave files in it
     monkeypatch.setattr(engines, "pins", lambda stages, wanted, fitting: [home] * wanted)
     known, before = registry(), sorted((data_home() / "planes").glob("*"))
     plan = make_plan(known, resolve({**tiny_settings, "loss": "none", "labels": [100]}), lambda *_: None)
-    assert run_plan(plan, store, known, Quiet(), workers=2) == len(plan.stages)
+    assert run_plan(plan, store, known, quiet, workers=2) == len(plan.stages)
     assert list((tmp_path / "home" / "planes").iterdir())
     assert sorted((data_home() / "planes").glob("*")) == before

@@ -20,8 +20,10 @@ from usbench.data.splits import Division, as_lists, fold_split, split
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
 from usbench.items import Item
+from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.stage import Plan
+from usbench.runs.store import Store
 from usbench.spec import resolve
 
 Scans = Callable[..., Iterator[Item]]
@@ -114,25 +116,63 @@ def test_training_parts_of_the_same_sets_are_one_pretraining_whichever_is_traine
     stage = next(stage for stage in plans[0].stages if stage.kind == "pretrain")
     places = next(stage for stage in both.stages if stage.kind == "pretrain").places
     assert stage.places["pretrain"] == places["pretrain"], "and a worker finds the same images"
-    assert stage.places["hidden"] == stage.places["pretrain_whole"] == []
+    assert stage.places["pretrain_whole"] == []
 
 
-def test_a_targets_labels_are_hidden_and_its_training_part_makes_it_transductive(
+def test_a_target_whose_training_part_was_pretrained_on_is_transductive_and_shares_the_pretraining(
     installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tiny_target: Path
 ) -> None:
     given = {"pretrain_data": [str(tiny_pack), str(tiny_target)], "pretrain_part": "train"}
     seen = plan_of(installed, tiny_settings, **given)
-    alone = plan_of(installed, tiny_settings, **given, ood=[])
     assert rows_of(seen)["bright"]["shift"] == "out-transductive"
-    places = {name: next(s for s in plan.stages if s.kind == "pretrain").places
-              for name, plan in (("seen", seen), ("alone", alone))}  # fmt: skip
-    assert (places["seen"]["hidden"], places["alone"]["hidden"]) == ([], [])
-    assert key(seen, "pretrain") == key(alone, "pretrain"), "to a loss without labels they are the same images"
-    labelled = {name: plan_of(installed, tiny_settings, **given, loss="supcon", ood=ood)
-                for name, ood in (("seen", [str(tiny_target)]), ("alone", []))}  # fmt: skip
-    places = {name: next(s for s in plan.stages if s.kind == "pretrain").places for name, plan in labelled.items()}
-    assert (places["seen"]["hidden"], places["alone"]["hidden"]) == ([str(tiny_target)], [])
-    assert key(labelled["seen"], "pretrain") != key(labelled["alone"], "pretrain")
+    assert key(seen, "pretrain") == key(plan_of(installed, tiny_settings, **given, ood=[]), "pretrain")
+
+
+PEEKING = """
+import torch
+from usbench import Loss, hookimpl
+from usbench.contracts import pooled
+
+class Peeking(Loss):
+    pretrain_labels = {declared!r}
+
+    def objective(self, out, batch):
+        with open({seen!r}, "a") as file:
+            file.write("".join(f"{{label}} " for label in batch.label.tolist()))
+        return pooled(out.maps[0]).square().mean()
+
+@hookimpl
+def usbench_losses(register):
+    register("peeking", Peeking, summary="writes down what it is shown", {registered})
+"""
+
+
+@pytest.mark.parametrize(
+    ("declared", "registered", "data", "known"),
+    [
+        ("none", "", ["discs", "second"], "none"),
+        ("all", 'uses=("label",)', ["discs", "second"], "all"),
+        ("all", 'uses=("label",)', ["discs"], "some"),
+    ],
+)
+@pytest.mark.usefixtures("one_thread")
+def test_labels_are_shown_to_losses_that_say_so_and_of_sets_that_are_trained_on(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path, quiet: Any,
+    tmp_path: Path, declared: str, registered: str, data: list[str], known: str,
+) -> None:  # fmt: skip
+    (tmp_path / "plugins").mkdir()
+    text = PEEKING.format(declared=declared, registered=registered, seen=str(tmp_path / "seen"))
+    (tmp_path / "plugins" / "peeking.py").write_text(text)
+    installed.load_folder(tmp_path / "plugins")
+    paths = {"discs": tiny_pack, "second": second}
+    plan = plan_of(
+        installed, tiny_settings, loss="peeking", data=["+".join(str(paths[name]) for name in data)], ood=[],
+        pretrain_data=[str(tiny_pack), str(second)], pretrain_part="train",
+    )  # fmt: skip
+    stage = next(stage for stage in plan.stages if stage.kind == "pretrain")
+    run_plan(Plan(plan.spec, [stage], []), Store(tmp_path / "runs").open(), installed, quiet)
+    unknown = [label == "-1" for label in (tmp_path / "seen").read_text().split()]
+    assert {"none": all(unknown), "all": not any(unknown), "some": any(unknown) and not all(unknown)}[known]
 
 
 def test_a_target_whose_images_were_pretrained_on_is_transductive_for_the_pretrained_rows_alone(

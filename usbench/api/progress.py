@@ -160,6 +160,7 @@ class Display:
             self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _close(self, name: str) -> None:
+        self.printed.pop(name, None)
         if self.live:
             task = self.tasks.pop(name, None)
             if task is not None:

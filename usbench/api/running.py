@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from usbench.runs.shares import fitting
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
 from usbench.spec import config_text
+from usbench.whole import written
 
 PathLike = str | os.PathLike[str]
 Texts = PathLike | Sequence[PathLike]
@@ -146,12 +145,8 @@ def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: d
 
 
 def _save_config(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        with written(path) as temporary:
+            temporary.write_text(text, "utf-8")
     except OSError as error:
         raise UsbenchError(f"--save-config {path} cannot be written ({error.strerror}).") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -14,22 +14,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from usbench.bench.lines import Line, as_table, short
-from usbench.bench.setting import Setting
+from usbench.bench.setting import WHAT, Setting
 from usbench.errors import unknown
-
-WHAT = {
-    "step": "a bare step on views that lie ready / ours from end to end",
-    "views": "feed and augmentation alone: lightly, kornia, torchvision / ours",
-    "epoch": "a pretraining epoch as lightly's documentation runs it / ours",
-    "sizes": "images a second, memory, and where the time goes, at several sizes",
-    "precision": "a fine-tune step in float32 / in auto precision",
-    "growth": "time and memory as the number of images grows, in the feed's memory and beyond it",
-    "several": "stages an hour of small fine-tunes, by how many workers do them at once",
-    "together": "a step of small fine-tunes one after the other / of all of them stacked into one model",
-    "compiled": "views and trainings as they are / by torch.compile",
-    "overhead": "what the harness adds to a stage; time to the first step; commands",
-    "board": "stages an hour of a store, planned against taken",
-}
 
 
 @dataclass(frozen=True)

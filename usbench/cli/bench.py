@@ -7,15 +7,14 @@ from typing import Any
 
 import click
 
+from usbench.bench.setting import WHAT
 from usbench.cli import complete
 from usbench.errors import UsbenchError
 
-NAMES = ("step", "views", "epoch", "sizes", "precision", "growth", "several", "overhead", "board")
 
-
-@complete.offered(what=complete.word(*NAMES, join=","))
+@complete.offered(what=complete.word(*WHAT, join=","))
 @click.command()
-@click.option("--what", multiple=True, help=f"{', '.join(NAMES)}.  [all]")
+@click.option("--what", multiple=True, help=f"{', '.join(WHAT)}.  [all]")
 @click.option("--size", help="Pixels a side, for example 128,224.")
 @click.option("--backbone", multiple=True, help="Segmentation network; give it several times for several.")
 @click.option("--loss", help="Pretraining loss.")

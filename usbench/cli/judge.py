@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 def show(run: Path) -> None:
     """Show a run again: RUN is its folder, as `usbench run` printed it."""
     from rich.console import Console
+    from rich.markup import escape
 
     from usbench.api.result import title_of
     from usbench.api.stored import of_run
     from usbench.report.confusion import confusion_tables
+    from usbench.report.files import one_line
     from usbench.report.nearest import runs_meant
     from usbench.report.summary import of_all_folds
     from usbench.report.table import plain_table
@@ -50,7 +52,8 @@ def show(run: Path) -> None:
         inner = next((name for name in facts if name.endswith("_inner")), "")
         numbers = [(facts.get(k), f) for k, f in ((inner, ".3f"), ("spread", ".2f"), ("rankme", ".1f"))]
         table.add_row(
-            title, str(facts["steps"]), f"{facts['device_seconds']:.0f}", _last_loss(result.store.folder(stage_id)),
+            escape(one_line(title)), str(facts["steps"]), f"{facts['device_seconds']:.0f}",
+            _last_loss(result.store.folder(stage_id)),
             *(format(value, f) if value is not None else "" for value, f in numbers),
         )  # fmt: skip
     console.print(table)

@@ -19,7 +19,7 @@ from usbench.cli.suite import engine_options
 @click.option("--init", help="Starting weights: random, imagenet or FILE.safetensors.")
 @click.option("--data", multiple=True, help="Data set or pack (.h5) to train on; a+b trains on both.")
 @click.option("--ood", multiple=True, help="Data set or pack to test on only; a+b, or give it several times.")
-@click.option("--pretrain-data", multiple=True, help="What to pretrain on instead of --data; its labels are ignored.")
+@click.option("--pretrain-data", multiple=True, help="What to pretrain on instead of --data; others without labels.")
 @click.option("--pretrain-part", help="Of sets that are only pretrained on: whole, or train for their training images.")
 @click.option("--labels", help="Label fractions in per cent.  [20,50,100]")
 @click.option("--seeds", type=int, help="Number of seeds, from 0.")

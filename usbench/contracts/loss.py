@@ -26,7 +26,7 @@ class Loss(nn.Module):
     item: Image | Clip = Image()
     teacher: tuple[float, float] | None = None  # momentum at the first step and at the last
     transfer = "encoder"  # what the fine-tune inherits, or "network"
-    pretrain_labels = "none"  # or "fraction", "all"
+    pretrain_labels = "none"  # or "all"
     min_batch = 2
     distributed = True
     joint = True  # all views of one size in one forward (they share BatchNorm statistics), or each on its own

@@ -18,6 +18,7 @@ import numpy as np
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError, unknown
 from usbench.spec import key_of
+from usbench.whole import written
 
 SIDES = ("train", "val", "test", "unlabelled")
 
@@ -100,14 +101,11 @@ def read_split(path: Path) -> Frozen:
 def write_split(path: Path, sides: dict[str, list[str]]) -> None:
     """Write a split file that gives the same split when it is read."""
     text = json.dumps(sides, indent=1, ensure_ascii=False) + "\n"
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        with written(path) as temporary:
+            temporary.write_text(text, "utf-8")
     except OSError as error:
         raise UsbenchError(f"{path} cannot be written ({error.strerror}): name another file.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -17,7 +17,7 @@ WHO = {
     "backbone": "segmentation network",
     "init": "starting weights before pretraining",
     "pretrain_data": "sets that were pretrained on: training images of those trained on or marked /train, else whole",
-    "pretrain_labels": "labels that the pretraining saw: none, fraction, all",
+    "pretrain_labels": "labels that the pretraining saw: none or all of those of the training images",
     "train_data": "sets that were fine-tuned on",
     "test_data": "set that was tested on",
     "shift": "in, out, out-transductive, or corruption:severity",
@@ -28,7 +28,7 @@ WHO = {
     "primary": "the metric that ranks; differences, p and ranks are of it; higher is better",
 }
 OTHER = {
-    "no_distance": "share of the images that hd95 and assd leave out: a border is missing",
+    "no_distance": "share of images that hd95 and assd leave out, lacking a border in a seed; each row leaves out its own",
     "normal_fp_rate": "share of normal images with any predicted lesion",
     "normal_fp_area": "predicted area on a normal image, mean over all of them, in mask pixels",
     "ece": "expected calibration error over 15 bins, mean over seeds; empty where no probabilities are kept",

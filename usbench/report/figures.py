@@ -18,6 +18,7 @@ from usbench.report.ranks import Family
 from usbench.report.robustness import Line, shared_severities
 from usbench.report.table import title_of
 from usbench.runs.store import Store
+from usbench.whole import written
 
 TRUTH, BASE, ROW = "#ffd400", "#00c8ff", "#ff4fa3"
 PALETTE = {"plain": "#6b7280", "long": "#b08968", "": "#d6246e"}
@@ -35,14 +36,13 @@ def pyplot() -> Any:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a picture whole or not at all, and let go of it."""
-    temporary, form = path.with_name(f".{path.name}.tmp"), path.suffix.removeprefix(".").lower() or "png"
+    form = path.suffix.removeprefix(".").lower() or "png"
     try:
         if form not in (known := figure.canvas.get_supported_filetypes()):
             raise UsbenchError(f"a picture cannot be written as '{form}': use {', '.join(sorted(known))}.")
-        figure.savefig(temporary, format=form)
-        temporary.replace(path)
+        with written(path) as temporary:
+            figure.savefig(temporary, format=form)
     finally:
-        temporary.unlink(missing_ok=True)
         pyplot().close(figure)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from usbench.errors import UsbenchError
+from usbench.whole import written
 
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what makes a spreadsheet run a cell, also in its wide form
 MARKS = "\\`*_{}[]()#!|~$:"  # what Markdown may make something of
@@ -132,13 +132,9 @@ def check_place(flag: str, path: Path) -> None:
 def write_text(flag: str, path: Path, text: str) -> None:
     """A file that a flag names, whole or not at all."""
     check_place(flag, path)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        with written(path) as temporary:
+            temporary.write_text(text, "utf-8")
     except OSError as error:
         raise UsbenchError(f"{path} cannot be written ({error.strerror}): name another file.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from usbench.report import cells, columns, results, scores
 from usbench.report.cells import Memo
 from usbench.report.results import SCORES, Result, evaluations, whole
 from usbench.runs.store import Store
+from usbench.whole import written
 
 NAME = "index.json"
 LENGTHS = (1, 4, 7)  # of a mean, of an interval and of the counts
@@ -80,10 +80,8 @@ class Index:
             records = {name: entry for name, entry in records.items() if entry["recipe"]}
             text = json.dumps({"made_by": made_by(), "records": records, "numbers": numbers})
             path = store.root / NAME
-            temporary = path.with_name(f".{NAME}.{uuid.uuid4().hex}.tmp")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), written(path) as temporary:
                 temporary.write_text(text, "utf-8")
-                temporary.replace(path)
 
     def _entry(self, result: Result) -> dict[str, Any]:
         parts = {f.name: getattr(result, f.name) for f in fields(result) if f.name != "folder"}

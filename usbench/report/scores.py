@@ -102,7 +102,7 @@ def counts_of(scores: Scores) -> list[float]:
     areas = scores.normals[:, ~np.isnan(scores.normals).all(axis=0)] if scores.normals.size else scores.normals
     return [
         len(scores.names), len(np.unique(scores.groups)),
-        float(np.isnan(distance).mean()) if distance.size else math.nan,
+        float(np.isnan(distance).any(axis=1).mean()) if distance.size else math.nan,
         float((areas > 0).mean()) if areas.size else math.nan, float(areas.mean()) if areas.size else math.nan,
         scores.calibration, float(scores.lesions),
     ]  # fmt: skip

@@ -46,9 +46,11 @@ def _refuse_lacking(registry: Registry, entry: Entry, has: set[str], packs: Sequ
             for other in registry.entries(entry.kind)
             if other.factory is not None and set(other.needs) <= has
         ]
+        there = set.union(*(pack.capabilities() for pack in packs))
+        why = "does not have" if set(lacking) - there else "keeps to itself, since it is not trained on"
         raise UsbenchError(
             f"{entry.kind} '{entry.name}' needs {', '.join(lacking)}, which '{'+'.join(p.name for p in packs)}' "
-            f"does not have; what fits: {listed(fits)}."
+            f"{why}; what fits: {listed(fits)}."
         )
 
 

@@ -121,7 +121,6 @@ class Planner:
     def _places(self, part: Part) -> dict[str, Any]:
         return {
             "init": self.spec.init, **self.sources.places(), **({AUTO: True} if self.spec.auto_batch else {}),
-            "hidden": self.sources.hidden_places if part[0].learns_labels else [],
             "plugins": {
                 "loss": [part[0].name, part[1]], "backbone": [self.backbone[0].name, self.backbone[1]],
                 "steps": [[entry.name, options] for entry, options, _ in self.steps],

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from pathlib import Path
 from typing import Any
 
 from usbench.runs.lease import is_lease
+from usbench.whole import written
 
 RECORD = "record.json"
 STATE = "state.safetensors"  # of a training that goes on; there until its stage is recorded
@@ -18,12 +18,8 @@ STAGE = re.compile(r"[a-z]+-[0-9a-f]{1,64}")
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON; the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with written(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_stage(name: str) -> bool:

@@ -127,14 +127,8 @@ class Sources:
 
     @property
     def hidden(self) -> list[str]:
-        """Digests of what is pretrained on without its labels though it lies beside sets that keep theirs: targets."""
-        targets = {test.pack.digest for test in self.tests if test.shift == OUT}
-        return sorted(targets & self._seen) if self._parts else []
-
-    @property
-    def hidden_places(self) -> list[str]:
-        """Where a worker finds them."""
-        return [str(pack.path) for pack in self.others if pack.digest in self.hidden]
+        """Digests of what is pretrained on without its labels though its part lies beside parts that keep theirs."""
+        return sorted(self._seen) if self._parts else []
 
     @functools.cache  # noqa: B019 - lives as long as the planning
     def fraction(self, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -169,9 +163,7 @@ class Sources:
     def pretraining_offers(self) -> set[str]:
         """What a loss or an augmentation can ask of the images; labels of packs that are not trained on are ignored."""
         own = [pack.capabilities() for pack, _ in self.train if pack.digest in self._chosen]
-        without = self.others if not self._parts else [p for p in self.others if p.digest in self.hidden]
-        own += [pack.capabilities() for pack in self.others if pack not in without]
-        return set().union(*own, *(pack.capabilities() - {"label"} for pack in without))
+        return set().union(*own, *(pack.capabilities() - {"label"} for pack in self.others))
 
     def places(self) -> dict[str, Any]:
         """Where a worker finds the same images to train on."""

@@ -155,8 +155,11 @@ class Stages:
         own = Cohort.of(stage.places["pretrain"], self._pack).train()
         others = [(self._pack(path), device) for path, device in stage.places["pretrain_whole"]]
         images = [*own, *((pack, whole(pack, device)) for pack, device in others)]
-        unlabelled = [*(pack for pack, _ in others), *(self._pack(path) for path in stage.places["hidden"])]
         self._check_same(images, identity["images"])
+        part = self._part("loss", stage.places["plugins"]["loss"])
+        kept = part.entry.learns_labels  # the labels of what is trained on too: nobody is shown others
+        unlabelled = [pack for pack, _ in own if not kept or pack.digest in identity.get("hidden", ())]
+        unlabelled += [pack for pack, _ in others]
         network, report = self._network(stage, identity)
         feeds: list[Feed] = []
 
@@ -166,7 +169,7 @@ class Stages:
 
         facts = pretrain(
             title=stage.title, folder=folder, network=network, feed_of=feed_of, compute=compute,
-            part=self._part("loss", stage.places["plugins"]["loss"]),
+            part=part,
             steps=tuple(self._part("augmentation", choice) for choice in stage.places["plugins"]["steps"]),
             schedule=Schedule(**identity["schedule"]), seed=identity["seed"], size=identity["size"],
             watcher=watcher, ranks=self.ranks, sparing=sparing_of(stage),

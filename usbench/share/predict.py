@@ -101,7 +101,8 @@ def predict(
                 made.done += 1
                 if progress is not None:
                     progress(made.done + len(made.skipped), len(tasks))
-        temporary.replace(made.table)
+        if made.done:
+            temporary.replace(made.table)
     except OSError as error:
         raise UsbenchError(
             f"-o {folder} cannot be written to the end ({error.strerror or error}): make room and add --force, or name "
@@ -110,7 +111,6 @@ def predict(
     finally:
         temporary.unlink(missing_ok=True)
         if not made.done:
-            made.table.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it holds something else
                 folder.rmdir()
     if not made.done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,9 @@ def sources(trained: Trained) -> list[Source]:
     for result in trained.tests:
         tested.setdefault(str(result.row["test_data"]).partition("/")[0], str(result.facts.get("pack", "")))
     row, found = trained.record["row"], dict[str, Source]()
-    uses = [(name, "fine-tuning") for name in str(row["train_data"]).split("+")]
-    pretrained = trained.pretrained
-    names = str(pretrained["row"].get("pretrain_data", "none")) if pretrained else "none"
-    uses += [(name, "pretraining, without labels") for name in names.split("+") if name != "none"]
+    trained_on = str(row["train_data"]).split("+")
+    uses = [(name, "fine-tuning") for name in trained_on]
+    uses += _pretraining(trained.pretrained, trained_on, tested) if trained.pretrained else []
     uses += [(name, "tests") for name in tested]
     for name, use in uses:
         source = found.setdefault(name, Source(name))
@@ -53,10 +52,22 @@ def sources(trained: Trained) -> list[Source]:
             source.uses.append(use)
         # A set that was tested on is known by its content; one that was only learnt from by its name.
         source.pack = by_digest.get(tested[name]) if name in tested else by_name.get(name)
-    if pretrained and (labels := pretrained["facts"].get("pretrain_labels", "none")) != "none":
-        for source in found.values():
-            source.uses = [use.replace("without labels", f"labels: {labels}") for use in source.uses]
     return list(found.values())
+
+
+def _pretraining(
+    pretrained: Mapping[str, Any], trained_on: Sequence[str], tested: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """The data sets of a pretraining, and whether it knew their labels: those of sets that are trained on too, and of
+    the training parts of others, unless these are targets, which its identity names."""
+    labels = pretrained["facts"].get("pretrain_labels", "none")
+    hidden = pretrained["identity"].get("hidden", [])
+    for text in str(pretrained["row"].get("pretrain_data", "none")).split("+"):
+        name, part, _ = text.partition("/")
+        if name == "none":
+            continue
+        known = name in trained_on or (part and tested.get(name) not in hidden)
+        yield name, f"pretraining, {f'labels: {labels}' if known and labels != 'none' else 'without labels'}"
 
 
 def _packs(store: Store) -> tuple[dict[str, Pack], dict[str, Pack]]:

@@ -11,7 +11,6 @@ import lzma
 import re
 import shutil
 import tempfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 from usbench.errors import UsbenchError
 from usbench.runs.records import is_stage
 from usbench.runs.store import SCHEMA, Store
+from usbench.whole import written
 
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
@@ -48,20 +48,16 @@ def publish(source: Path, output: Path) -> list[Path]:
         made = [path for path in store.folder(stage_id).iterdir() if path.is_file() and path.suffix not in LEFT_OUT]
         members |= {f"stages/{stage_id}/{path.name}": path for path in made}
     output.mkdir(parents=True, exist_ok=True)
-    temporary = output / f".{ARCHIVE}.{uuid.uuid4().hex}.tmp"
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as archive:
+        with written(output / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as archive:
             archive.writestr(_member("store.json"), json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT}))
             for name, path in sorted(members.items()):
                 archive.writestr(_member(name), _without_places(path) if path.name == kind else path.read_bytes())
-        temporary.replace(output / ARCHIVE)
         there += [source / name for name in PICTURES if (source / name).is_file()]
         for path in there[1:]:
             shutil.copyfile(path, output / path.name)
     except OSError as error:
         raise UsbenchError(f"-o {output} cannot be written ({error.strerror}): name another folder.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return [*(output / path.name for path in there[1:]), output / ARCHIVE]
 
 

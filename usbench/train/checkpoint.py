@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from usbench.errors import UsbenchError
+from usbench.whole import written
 
 
 def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any] | None = None) -> None:
     """Write the tensors and the facts beside them; the file is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as every file of this user's has it
-        save_file(whole, temporary, metadata={"usbench": json.dumps(facts or {})})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(mode)  # the writer shuts everybody else out, and a store may be shared
-        temporary.replace(path)
+        with written(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as every file of this user's has it
+            save_file(whole, temporary, metadata={"usbench": json.dumps(facts or {})})
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(mode)  # the writer shuts everybody else out, and a store may be shared
     except SafetensorError as error:
         # The writer wraps the system's error (a full disk, say); say it as one.
         raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path, mend: str = "save the weights as one") -> tuple[dict[str, Tensor], dict[str, Any]]:

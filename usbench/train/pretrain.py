@@ -19,6 +19,8 @@ from usbench.train.ranks import Ranks
 from usbench.train.sparing import PLAIN, Sparing, recomputing
 from usbench.views import Views
 
+KNOWN = {"transfer": ("encoder", "network"), "pretrain_labels": ("none", "all")}  # what a loss may say
+
 
 @dataclass(frozen=True)
 class Part:
@@ -55,7 +57,10 @@ def build_loss(part: Part, network: Network, schedule: Schedule, compute: Comput
             f"loss '{part.entry.name}' needs {loss.min_batch} items a batch and {schedule.batch} images give "
             f"{schedule.batch // len(loss.item.roles)}: raise pretrain.batch."
         )
-    if loss.pretrain_labels != "none" and not part.entry.learns_labels:
+    for name, known in KNOWN.items():
+        if (value := getattr(loss, name)) not in known:
+            raise UsbenchError(f"loss '{part.entry.name}' has {name} {value!r}: it is {' or '.join(known)}.")
+    if loss.pretrain_labels != "none" and not part.entry.learns_labels and "tag" not in part.entry.needs:
         raise UsbenchError(
             f"loss '{part.entry.name}' learns from labels (pretrain_labels is '{loss.pretrain_labels}') and was not "
             'registered as one that does: add uses=("label",) to its register.'
