@@ -176,6 +176,7 @@ DEFAULTS = {"steps": 3, "rate": 0.5, "on": False, "span": (0.1, 0.3), "name": "a
         ({"on": "false"}, False),
         ({"span": "0.2/1"}, (0.2, 1.0)),
         ({"span": [0.2, 1.0]}, (0.2, 1.0)),
+        ({"span": [0.2, 1]}, (0.2, 1.0)),
         ({"name": "3"}, "3"),
     ],
 )
@@ -191,6 +192,7 @@ def test_an_option_is_cast_to_the_type_of_its_default(given: dict, value: object
     [
         {"steps": "many"}, {"steps": 1.5}, {"on": "perhaps"}, {"rate": "nan"}, {"rate": "inf"},
         {"span": "wide"}, {"span": "0.1"}, {"span": "0.1/0.2/0.3"}, {"span": "nan/1"}, {"span": [0.1]},
+        {"span": [0.1, "a"]}, {"span": 0.1}, {"rate": float("nan")}, {"steps": True}, {"rate": True},
     ],
     ids=str,
 )  # fmt: skip

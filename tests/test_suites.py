@@ -46,6 +46,12 @@ def test_a_suite_is_the_product_of_its_lists_over_common_settings(tmp_path: Path
     assert specs[8].pretrain.batch == 64
 
 
+def test_a_group_of_settings_that_is_no_table_is_said_so(tmp_path: Path) -> None:
+    text = '[base]\nloss = "none"\npretrain = 3\n[[runs]]\nover = { "pretrain.lr" = [1e-3] }\n'
+    with pytest.raises(UsbenchError, match="'pretrain' is 3 and is to have 'lr' too: make it a table"):
+        suite(tmp_path, text)
+
+
 def test_what_is_chosen_has_the_same_trials_in_every_run(tmp_path: Path) -> None:
     read = suite(
         tmp_path,

@@ -51,6 +51,14 @@ def test_what_is_left_takes_as_long_as_its_like_took(
     assert str(told) == "2 of 3 stages done (1 were there), 1 failed"
 
 
+def test_a_set_that_is_made_a_second_time_with_other_options_is_shown_again() -> None:
+    with Display(Console(file=io.StringIO(), force_terminal=True, width=160)) as display:
+        for total in (5, 6):
+            for done in range(1, total + 1):
+                display.making("phantom-l7", done, total)
+        display.making("phantom-l7", 7, 6)  # of which there were more than it said
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_display_says_how_far_all_of_it_is(
     stages: list[Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool

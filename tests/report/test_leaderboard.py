@@ -131,6 +131,14 @@ def test_a_missing_border_is_left_out_of_the_mean_and_counted(store: Store) -> N
     assert table.hd95_mean[0] == pytest.approx(scores.hd95[scores.lesion].mean())
 
 
+def test_an_image_without_a_border_in_one_seed_is_left_out_in_all(store: Store) -> None:
+    for seed, missing in ((0, [0, 1, 2]), (1, [2, 3])):
+        scores = made_up_scores(seed, 0.0)
+        scores.loc[missing, ["hd95", "assd"]] = np.nan
+        put(store, "none", seed, 0.0, scores=scores)
+    assert leaderboard(Index([store]).results).no_distance[0] == pytest.approx(4 / 25)
+
+
 CLASSIFY: dict[str, Any] = {"metrics": ["accuracy", "confidence"], "primary": "accuracy"}
 
 
@@ -358,6 +366,17 @@ def test_robustness_is_the_mean_over_severities_beside_the_same_images_uncorrupt
     assert dice[place] == f"{expected:.3f}" and dice[losses.index("mine")] == f"{whole:.3f}"
     assert change[place].startswith(f"{expected - whole:+.3f}".replace("0.", ".", 1))
     assert robustness_tables([cell for cell in cells(Index([store]).results) if cell.row["shift"] == "in"]) == []
+
+
+def test_robustness_is_told_of_each_metric_by_its_name(store: Store) -> None:
+    for arena, facts in (("dice", {}), ("accuracy", {"metrics": ["accuracy"], "primary": "accuracy"})):
+        for shift in ("in", "tgc:1"):
+            scores = made_up_scores(0, 0.0).assign(accuracy=0.25)
+            put(store, "none", 0, 0.0, scores=scores, facts=facts, arena=f"{arena}/{shift}", shift=shift,
+                protocol=arena, finetuned=arena)  # fmt: skip
+    tables = {str(table.columns[2].header): table for table in robustness_tables(cells(Index([store]).results))}
+    assert set(tables) == {"Dice", "Accuracy"} and "mean Accuracy" in str(tables["Accuracy"].title)
+    assert list(tables["Accuracy"].columns[2].cells) == ["0.250", "0.250"]
 
 
 def test_a_long_metric_leaves_room_for_the_names_of_the_rows(store: Store) -> None:

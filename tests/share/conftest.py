@@ -15,36 +15,25 @@ from usbench.runs.store import Store
 from usbench.spec import resolve
 
 
-class Silent:
-    """Watches and says nothing."""
-
-    stopping = False
-
-    def begin(self, *facts: Any) -> None:
-        """Nothing."""
-
-    step = end = begin
-
-
-def done(root: Path, settings: dict[str, Any]) -> Path:
+def done(root: Path, settings: dict[str, Any], quiet: Any) -> Path:
     """Do a run; returns its folder."""
     store = Store(root).open()
     plan = make_plan(registry(), resolve(settings), lambda *_: None)
-    run_plan(plan, store, registry(), Silent())
+    run_plan(plan, store, registry(), quiet)
     return summarise(plan, store).folder
 
 
 @pytest.fixture(scope="session")
-def resnet_run(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def resnet_run(tiny_settings: dict[str, Any], quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pretrained and a plain row on one fraction."""
     chosen = {"loss": "simclr", "backbone": "unet:resnet18,width=32", "labels": [100], "seeds": [0]}
-    return done(tmp_path_factory.mktemp("share") / "resnet", {**tiny_settings, **chosen})
+    return done(tmp_path_factory.mktemp("share") / "resnet", {**tiny_settings, **chosen}, quiet)
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(tiny_settings: dict[str, Any], quiet: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two fractions, two seeds."""
     steps = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
     return done(
-        tmp_path_factory.mktemp("share") / "tiny", {**tiny_settings, **steps, "loss": "simclr", "seeds": [0, 1]}
+        tmp_path_factory.mktemp("share") / "tiny", {**tiny_settings, **steps, "loss": "simclr", "seeds": [0, 1]}, quiet
     )

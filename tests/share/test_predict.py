@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 import usbench as api
 from usbench.data.pack import Pack
 from usbench.data.packing import letterbox, place
-from usbench.errors import UsbenchError
+from usbench.errors import RunFailed, UsbenchError
 from usbench.report.figures import masks_of
 from usbench.share.choose import choose
 from usbench.share.images import FIRST, TURNED, Found, read_scan, result_names
@@ -270,6 +270,19 @@ def test_memory_does_not_grow_with_the_images(exported: Path, tmp_path: Path, mo
     monkeypatch.setattr("usbench.data.importing.available_cores", lambda: 2)
     api.predict(exported, tmp_path / "in", tmp_path / "out", batch=4, overlays=False, progress=progress)
     assert written == 120 and most <= 4 + 2 * 4 * 2 + 4
+
+
+def test_where_no_image_can_be_used_what_was_there_before_stays(exported: Path, tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    api.predict(exported, tmp_path / "a.png", tmp_path / "out")
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(RunFailed, match="none of 1 images can be used"):
+        api.predict(exported, tmp_path / "broken.png", tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+    with pytest.raises(RunFailed):
+        api.predict(exported, tmp_path / "broken.png", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_cannot_be_is_one_sentence(exported: Path, tmp_path: Path, usbench: Callable[..., Any]) -> None:

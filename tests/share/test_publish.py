@@ -41,6 +41,12 @@ def test_a_published_table_is_made_again_from_its_archive_alone(
     assert f"and {rows} rows looked at" in said.out
 
 
+def test_pictures_are_published_but_none_with_an_image_in_it(published: Path, tiny_run: Path) -> None:
+    there = {path.name for path in tiny_run.glob("*.png")}
+    assert {"overlays.png", "dice.png"} <= there
+    assert "dice.png" in (found := {path.name for path in published.glob("*.png")}) and "overlays.png" not in found
+
+
 def test_an_archive_holds_no_weights_no_masks_and_no_place_and_is_the_same_again(
     published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench
 ) -> None:

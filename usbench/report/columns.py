@@ -28,7 +28,7 @@ WHO = {
     "primary": "the metric that ranks; differences, p and ranks are of it; higher is better",
 }
 OTHER = {
-    "no_distance": "share of images that hd95 and assd leave out, lacking a border in a seed; each row leaves out its own",
+    "no_distance": "share of images that hd95 and assd leave out, for lack of a border in a seed: another in every row",
     "normal_fp_rate": "share of normal images with any predicted lesion",
     "normal_fp_area": "predicted area on a normal image, mean over all of them, in mask pixels",
     "ece": "expected calibration error over 15 bins, mean over seeds; empty where no probabilities are kept",

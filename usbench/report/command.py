@@ -43,7 +43,7 @@ def _flags(spec: Mapping[str, Any], default: Mapping[str, Any], *, data: bool) -
             for value in spec[name]:
                 yield from (_flag(name), str(value))
     for name in LISTS:
-        if spec[name] != default[name]:
+        if spec[name] != default[name] and (name != "severities" or spec["shifts"]):  # of nothing else than shifts
             yield from (_flag(name), ",".join(map(_number, spec[name])))
     if spec["seeds"] != default["seeds"]:
         yield from ("--seed", ",".join(map(str, spec["seeds"])))

@@ -55,14 +55,17 @@ def masks_of(folder: Path) -> np.ndarray:
 
 
 def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], path: Path) -> None:
-    """Best, median and worst lesion image of each test set, at one fraction and the first seed."""
+    """Best, median and worst lesion image of each test set that has any, at one fraction and the first seed."""
     plt = pyplot()
-    figure, axes = plt.subplots(len(row), 3, figsize=(7.2, 2.65 * len(row)), squeeze=False)
-    for line, (cell, other) in enumerate(zip(row, base, strict=True)):
-        pack = packs[cell.row["test_data"]]
+    pairs = [(cell, other) for cell, other in zip(row, base, strict=True) if cell.results[0].scores().lesion.any()]
+    if not pairs:
+        return
+    figure, axes = plt.subplots(len(pairs), 3, figsize=(7.2, 2.65 * len(pairs)), squeeze=False)
+    for line, (cell, other) in enumerate(pairs):
+        pack, metric = packs[cell.row["test_data"]], cell.primary
         scores = cell.results[0].scores()
         lesions = np.flatnonzero(scores.lesion.to_numpy())
-        ordered = lesions[np.argsort(scores.dice.to_numpy()[lesions], kind="stable")]
+        ordered = lesions[np.argsort(scores[metric].to_numpy()[lesions], kind="stable")]
         mine, theirs = masks_of(cell.results[0].folder), masks_of(other.results[0].folder)
         other_scores = other.results[0].scores()
         place = pd.Series(np.arange(pack.count), index=pack.table.name)
@@ -76,8 +79,8 @@ def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], 
                 if mask.any():
                     axis.contour(mask, [0.5], colors=colour, linewidths=1.2)
             axis.set_title(
-                f"{which}: {cell.row['loss']} {scores.dice[chosen]:.2f}, "
-                f"{other.row['loss']} {other_scores.dice[chosen]:.2f}", fontsize=8,
+                f"{which}: {cell.row['loss']} {scores[metric][chosen]:.2f}, "
+                f"{other.row['loss']} {other_scores[metric][chosen]:.2f}", fontsize=8,
             )  # fmt: skip
             axis.set(xticks=[], yticks=[])
             if column == 0:
@@ -187,7 +190,7 @@ def plain_text(text: str) -> str:
 
 
 def robustness(lines: Sequence[Line], path: Path) -> None:
-    """Mean Dice with its interval over severity, 0 for clean images: a panel a corruption, a line a loss."""
+    """The mean score with its interval over severity, 0 for clean images: a panel a corruption, a line a loss."""
     plt = pyplot()
     shared = shared_severities(lines)
     columns = min(3, max(1, len(shared)))
@@ -211,7 +214,7 @@ def robustness(lines: Sequence[Line], path: Path) -> None:
         axis.set_title(what, fontsize=9)
         axis.set_xticks(range(6))
     figure.supxlabel("severity, 0 for clean images", fontsize=9)
-    figure.supylabel("mean Dice, 95 % interval", fontsize=9)
+    figure.supylabel(f"mean {title_of(lines[0].clean[0].primary)}, 95 % interval", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper center", ncol=4, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / (2.3 * rows + 0.6)))
     save_figure(figure, path)

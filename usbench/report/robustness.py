@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from usbench.report.cells import Cell, pooled
-from usbench.report.table import by_fraction, interval, plain_table
+from usbench.report.table import by_fraction, interval, plain_table, title_of
 
 
 @dataclass
@@ -76,15 +76,20 @@ def shared_severities(lines: Sequence[Line]) -> dict[str, list[int]]:
 
 
 def robustness_tables(every: Sequence[Cell]) -> list[Table]:
-    """Mean Dice over the severities of each corruption and its change against the clean images; none without any."""
-    lines = lines_of(every)
-    if not lines:
-        return []
-    fraction = lines[0].clean[0].row["label_fraction"]
-    table = plain_table(title=f"Robustness: mean Dice over severities, {fraction:g} % of the labels")
+    """A table for each metric that has corrupted results."""
+    primaries = dict.fromkeys(cell.primary for cell in every)
+    found = (lines_of([cell for cell in every if cell.primary == primary]) for primary in primaries)
+    return [_table(lines) for lines in found if lines]
+
+
+def _table(lines: Sequence[Line]) -> Table:
+    """The mean score over the severities of each corruption and its change against the clean images."""
+    first = lines[0].clean[0]
+    metric, fraction = escape(title_of(first.primary)), first.row["label_fraction"]
+    table = plain_table(title=f"Robustness: mean {metric} over severities, {fraction:g} % of the labels")
     table.add_column("corruption", no_wrap=True)
     table.add_column("loss", overflow="fold")
-    table.add_column("Dice", justify="right", no_wrap=True)
+    table.add_column(metric, justify="right", no_wrap=True)
     table.add_column("change [95 %]", justify="right", no_wrap=True)
     for place, line in enumerate(lines):
         table.add_row("" if place else "clean", escape(line.name), f"{pooled(line.clean).mean:.3f}", "")
@@ -97,7 +102,7 @@ def robustness_tables(every: Sequence[Cell]) -> list[Table]:
                 change = interval(pooled(cells, clean))
                 table.add_row(escape(shown), escape(line.name), f"{pooled(cells).mean:.3f}", change)
                 shown = ""
-    return [table]
+    return table
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -43,7 +43,8 @@ class Summary:
     @property
     def pictures(self) -> list[str]:
         """What is drawn of it: masks where there are some, mean ranks where there is enough to rank."""
-        names = ["overlays.png"] if any((c.results[0].folder / MASKS).is_file() for c in self.cells) else []
+        masks = any((c.results[0].folder / MASKS).is_file() and c.counts()["lesions"] for c in self.cells)
+        names = ["overlays.png"] if masks else []
         names += ["curves.png", f"{score_name(self.cells)}.png"]
         names += [ROBUSTNESS] if any(cell.corrupted for cell in self.cells) else []
         return names + (["ranks.png"] if any(family.enough for family in families(self.cells)) else [])

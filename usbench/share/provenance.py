@@ -44,7 +44,7 @@ def sources(trained: Trained) -> list[Source]:
     row, found = trained.record["row"], dict[str, Source]()
     trained_on = str(row["train_data"]).split("+")
     uses = [(name, "fine-tuning") for name in trained_on]
-    uses += _pretraining(trained.pretrained, trained_on, tested) if trained.pretrained else []
+    uses += _pretraining(trained.pretrained, trained_on) if trained.pretrained else []
     uses += [(name, "tests") for name in tested]
     for name, use in uses:
         source = found.setdefault(name, Source(name))
@@ -55,19 +55,14 @@ def sources(trained: Trained) -> list[Source]:
     return list(found.values())
 
 
-def _pretraining(
-    pretrained: Mapping[str, Any], trained_on: Sequence[str], tested: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """The data sets of a pretraining, and whether it knew their labels: those of sets that are trained on too, and of
-    the training parts of others, unless these are targets, which its identity names."""
+def _pretraining(pretrained: Mapping[str, Any], trained_on: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The data sets of a pretraining, and whether it knew their labels: those of what is trained on too, at most."""
     labels = pretrained["facts"].get("pretrain_labels", "none")
-    hidden = pretrained["identity"].get("hidden", [])
     for text in str(pretrained["row"].get("pretrain_data", "none")).split("+"):
-        name, part, _ = text.partition("/")
-        if name == "none":
-            continue
-        known = name in trained_on or (part and tested.get(name) not in hidden)
-        yield name, f"pretraining, {f'labels: {labels}' if known and labels != 'none' else 'without labels'}"
+        name = text.partition("/")[0]  # of which only a part may have been taken
+        known = labels != "none" and name in trained_on
+        if name != "none":
+            yield name, f"pretraining, {f'labels: {labels}' if known else 'without labels'}"
 
 
 def _packs(store: Store) -> tuple[dict[str, Pack], dict[str, Pack]]:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from usbench.errors import UsbenchError
 from usbench.runs.records import is_stage
 from usbench.runs.store import SCHEMA, Store
@@ -25,7 +27,6 @@ from usbench.whole import written
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
 TABLES = ("leaderboard.csv", "confusion.csv")
-PICTURES = ("differences.png", "dice.png", "ranks.png")
 KINDS = ("run.json", "suite.json")  # says what folder it is
 MEMBER = re.compile(r"store\.json|(stages/)?[\w.-]+/[\w.-]+", re.ASCII)
 MOST = 2 << 30  # bytes, unpacked
@@ -53,12 +54,19 @@ def publish(source: Path, output: Path) -> list[Path]:
             archive.writestr(_member("store.json"), json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT}))
             for name, path in sorted(members.items()):
                 archive.writestr(_member(name), _without_places(path) if path.name == kind else path.read_bytes())
-        there += [source / name for name in PICTURES if (source / name).is_file()]
+        there += [path for name in _pictures(source) if (path := source / name).is_file()]
         for path in there[1:]:
             shutil.copyfile(path, output / path.name)
     except OSError as error:
         raise UsbenchError(f"-o {output} cannot be written ({error.strerror}): name another folder.") from None
     return [*(output / path.name for path in there[1:]), output / ARCHIVE]
+
+
+def _pictures(source: Path) -> list[str]:
+    """The pictures that no image of a data set is in."""
+    table = source / TABLES[0]
+    primaries = dict.fromkeys(pd.read_csv(table).primary) if table.is_file() else ()
+    return ["differences.png", "ranks.png", "robustness.png", *(f"{primary}.png" for primary in primaries)]
 
 
 def _without_places(path: Path) -> str:
