@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ from usbench.report.index import Index
 from usbench.report.leaderboard import table_of
 from usbench.runs.store import Store
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+HOUSE = Path(__file__).parents[2]
+BENCHMARKS = HOUSE / "benchmarks"
+PUBLISHED = sorted(path.with_name("leaderboard.csv") for path in (HOUSE / "results").glob("*/scores.zip"))
 
 
 def script(name: str) -> ModuleType:
@@ -23,6 +27,12 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("table", PUBLISHED, ids=lambda path: path.parent.name)
+def test_a_published_table_can_be_made_again_from_its_scores(table: Path, usbench: Callable[..., Any]) -> None:
+    said = usbench("verify", table)
+    assert said.code == 0 and "all that could be made again is as it was" in said.out, said.err
 
 
 @pytest.mark.parametrize("patients", [60, 375])

@@ -63,6 +63,17 @@ def test_what_changes_is_read_again(filled: Store) -> None:
     assert text_of(filled) == without(filled)
 
 
+def test_a_store_keeps_its_numbers_when_it_is_read_after_another(filled: Store, tmp_path: Path) -> None:
+    text_of(filled)
+    before = json.loads((filled.root / NAME).read_text())
+    first = Store(tmp_path / "first").open()
+    put(first, "none", 5, 0.0)
+    index = Index([first, filled])
+    table_of(cells(index.results, index.memo))
+    index.save()
+    assert before["numbers"] and json.loads((filled.root / NAME).read_text()) == before
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"made_by": "x", "records": {}, "numbers": {}}', None])
 def test_a_damaged_or_foreign_index_is_as_good_as_none(filled: Store, text: str | None) -> None:
     expected = text_of(filled)

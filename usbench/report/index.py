@@ -46,8 +46,10 @@ class Index:
         self.memo = Memo()
         self._stamps: dict[Path, list[int]] = {}
         self._read = 0  # how many evaluations no index knew
+        self._loaded: list[dict[str, list[float]]] = []
         for store in stores:
             records, numbers = _load(store)
+            self._loaded.append(numbers)
             self.memo.update(numbers)
             for folder in evaluations(store):
                 self._add(store, folder, records.get(folder.name))
@@ -66,7 +68,8 @@ class Index:
             self.results.append(result)
 
     def save(self) -> None:
-        """Remember the records, each in its store, and the numbers that were asked for, in the first one.
+        """Remember the records, each in its store, and the numbers that were asked for, in the first one; the others
+        keep theirs.
 
         Where nothing was read or made anew, nothing is written. A store that cannot be written has no index, and is
         read again the next time.
@@ -74,7 +77,8 @@ class Index:
         if not self._read and self.memo.keys() == self._numbers:
             return
         for place, store in enumerate(self.stores):
-            numbers = {key: self.memo[key] for key in sorted(self.memo.asked)} if place == 0 else {}
+            asked = {key: self.memo[key] for key in sorted(self.memo.asked)}
+            numbers = asked if place == 0 else self._loaded[place]
             records = {r.folder.name: self._entry(r) for r in self.results if r.folder.parent == store.stages}
             # One without its trainings may still be on its way from another machine.
             records = {name: entry for name, entry in records.items() if entry["recipe"]}

@@ -24,8 +24,8 @@ from usbench.train import checkpoint
 
 WINDOW = 10  # steps that one row of the curve averages
 SAVE_SECONDS = 15.0  # between checkpoints, at least
-SAVE_SHARE = 0.02  # of a training's time that checkpoints may take, unless
-LONGEST = 20  # times as many seconds would lie between them
+SAVE_SHARE = 0.02  # of a training's time that writing them may take
+LONGEST = 20  # times SAVE_SECONDS: the most between two of them, whatever writing one takes
 WORTH_SECONDS = 2.0  # of work at the end; less is done again as fast as it is written and read
 STATE = "state.safetensors"
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's names for mallopt
@@ -44,7 +44,7 @@ def keep_freed_memory() -> None:
 
 
 def save_interval(seconds: float) -> float:
-    """The seconds from a checkpoint to the next, where writing one takes so long; a kill costs no more work."""
+    """The seconds from a checkpoint to the next, where writing one takes so long: what a kill costs at most."""
     return min(max(SAVE_SECONDS, seconds / SAVE_SHARE), LONGEST * SAVE_SECONDS)
 
 
