@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -65,43 +66,38 @@ def test_a_folder_where_a_file_should_be(world: World, tmp_path: Path, what: str
 
 
 @contextlib.contextmanager
-def _unwritable(folder: Path) -> Iterator[None]:
-    """A folder that nobody can write to: by its mode, or, as root, by mounting it so."""
-    folder.mkdir()
+def _read_only(folder: Path) -> Iterator[None]:
+    """A folder in which nobody can write: by its mode or, for root whom no mode stops, by mounting it so."""
+    folders = [folder, *(place for place in folder.rglob("*") if place.is_dir())]
     if os.geteuid():
-        folder.chmod(0o500)
-        yield
-        folder.chmod(0o700)
-        return
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True).returncode:
+        for place in folders:
+            place.chmod(0o500)
+    elif subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], capture_output=True).returncode:
         pytest.skip("a read-only file system cannot be mounted here")
     try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        if os.geteuid():
+            for place in folders:
+                place.chmod(0o700)
+        else:
+            subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("what", WRITERS)
 def test_a_place_that_may_not_be_written(world: World, tmp_path: Path, what: str) -> None:
-    with _unwritable(tmp_path / "locked"):
+    (tmp_path / "locked").mkdir()
+    with _read_only(tmp_path / "locked"):
         refused(WRITERS[what](world, tmp_path / "locked"), "locked")
 
 
 def test_a_store_that_may_only_be_read_is_read(world: World, tmp_path: Path) -> None:
-    import shutil
-
-    def lock(mode: int) -> None:
-        for place in (store, *store.rglob("*")):
-            if place.is_dir():
-                place.chmod(mode)
-
     store = shutil.copytree(world.store, tmp_path / "store")
-    lock(0o500)
-    try:
+    with _read_only(store):
+        with pytest.raises(OSError):
+            (store / "probe").touch()
         for words in (["leaderboard", store], ["show", store / world.run.name], ["verify", store]):
             assert call(*words).code == 0, words
-    finally:
-        lock(0o700)
 
 
 @contextlib.contextmanager
