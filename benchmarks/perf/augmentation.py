@@ -19,7 +19,7 @@ from usbench.bench.timing import in_turns, threads_pinned
 from usbench.draws import generator
 from usbench.hooks import registry
 from usbench.machine import resolve_device
-from usbench.train.loop import keep_freed_memory
+from usbench.train.memory import keep_freed_memory
 from usbench.train.pretrain import Part, build_views
 from usbench.views import Views
 

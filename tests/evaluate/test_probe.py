@@ -22,9 +22,10 @@ from usbench.data.pack import Pack
 from usbench.evaluate.probe import PENALTY, area_model, area_skill
 from usbench.hooks import Registry
 from usbench.train import checkpoint
-from usbench.train.finetune import clean_statistics, fit, plain_images
+from usbench.train.finetune import fit
 from usbench.train.loop import Compute
 from usbench.train.networks import build_network
+from usbench.train.passes import clean_statistics, plain_images
 
 CPU = Compute(torch.device("cpu"), "float32")
 CLASSES = ("benign", "malignant", "normal")

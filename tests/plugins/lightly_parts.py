@@ -11,8 +11,9 @@ from torch import Tensor
 
 from usbench import Batch, Loss, Out
 from usbench.hooks import registry
-from usbench.train.loop import Compute, Schedule
+from usbench.train.loop import Compute
 from usbench.train.pretrain import Part, build_loss
+from usbench.train.schedule import Schedule
 
 NAMES = (
     "barlow-twins", "dcl", "dclw", "densecl", "detcon-b", "detcon-s", "dino", "directclr", "emp-ssl", "fastsiam",

@@ -32,9 +32,11 @@ from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.spec import resolve
 from usbench.train import checkpoint, loop
-from usbench.train.finetune import finetune, plain_images, train_mode
-from usbench.train.loop import Compute, Schedule
+from usbench.train.finetune import finetune
+from usbench.train.loop import Compute
 from usbench.train.networks import build_network
+from usbench.train.passes import plain_images, train_mode
+from usbench.train.schedule import Schedule
 
 CPU = Compute(torch.device("cpu"), "float32")
 CLASSES = ("benign", "malignant", "normal")

@@ -21,8 +21,9 @@ from usbench import Loss, Out
 from usbench.errors import UsbenchError
 from usbench.hooks import registry
 from usbench.train import checkpoint
-from usbench.train.loop import Compute, Schedule
+from usbench.train.loop import Compute
 from usbench.train.pretrain import Part, build_loss
+from usbench.train.schedule import Schedule
 from usbench.views import between
 
 

@@ -16,8 +16,9 @@ from usbench.conformance import checks, losses
 from usbench.conformance.toy import batch_of, build
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, registry
-from usbench.train.loop import Compute, Schedule
+from usbench.train.loop import Compute
 from usbench.train.pretrain import Part, build_loss
+from usbench.train.schedule import Schedule
 
 CPU = Compute(torch.device("cpu"), "float32")
 

@@ -15,8 +15,9 @@ from usbench import Batch, Loss
 from usbench.draws import seed_globals
 from usbench.errors import UsbenchError
 from usbench.hooks import registry
-from usbench.train.loop import Compute, Schedule
+from usbench.train.loop import Compute
 from usbench.train.pretrain import Part, build_loss
+from usbench.train.schedule import Schedule
 
 CPU = torch.device("cpu")
 SIZE, GRID = 32, 8

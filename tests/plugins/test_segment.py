@@ -12,7 +12,7 @@ from usbench_segment.protocol import Segment, soft_dice
 
 from usbench.contracts import Labelled
 from usbench.hooks import Registry
-from usbench.train.finetune import train_mode
+from usbench.train.passes import train_mode
 
 
 def logits(count: int = 3, size: int = 6) -> Tensor:

@@ -23,9 +23,10 @@ from usbench.contracts import named, pooled
 from usbench.draws import seed_globals
 from usbench.errors import UsbenchError
 from usbench.hooks import registry
-from usbench.train.loop import Compute, Schedule
+from usbench.train.loop import Compute
 from usbench.train.networks import start_from
 from usbench.train.pretrain import Part, build_loss
+from usbench.train.schedule import Schedule
 
 CPU = torch.device("cpu")
 SIZE, PATCH = 32, 8

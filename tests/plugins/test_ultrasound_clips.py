@@ -23,8 +23,9 @@ from usbench.errors import Interrupted
 from usbench.hooks import Registry
 from usbench.items import Item
 from usbench.train.checkpoint import read
-from usbench.train.loop import Compute, Schedule
+from usbench.train.loop import Compute
 from usbench.train.pretrain import Part, build_views, pretrain
+from usbench.train.schedule import Schedule
 
 CPU = torch.device("cpu")
 METHODS = ("uscl", "meta-uscl", "hico", "ivpp", "ivpp-barlow", "ivpp-vicreg", "ucl-hard")

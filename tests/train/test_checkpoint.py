@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from usbench.errors import UsbenchError
 from usbench.train import checkpoint
-from usbench.train.loop import Compute, Schedule, adamw
+from usbench.train.loop import Compute, adamw
+from usbench.train.schedule import Schedule
 
 
 class Remembers(nn.Module):

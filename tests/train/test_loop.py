@@ -23,10 +23,12 @@ from usbench.data.pack import Pack
 from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.hooks import Entry, registry
 from usbench.train import checkpoint, loop
-from usbench.train.finetune import finetune, inner_score
-from usbench.train.loop import STATE, WINDOW, Compute, Schedule, Training, adamw
+from usbench.train.finetune import finetune
+from usbench.train.loop import STATE, WINDOW, Compute, Training, adamw
 from usbench.train.networks import build_network
+from usbench.train.passes import inner_score
 from usbench.train.pretrain import Part, pretrain
+from usbench.train.schedule import Schedule
 
 CPU = Compute(torch.device("cpu"), "float32")
 SIZE = 32

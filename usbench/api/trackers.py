@@ -22,6 +22,7 @@ from usbench.errors import UsbenchError, texts_of, unknown
 from usbench.report.cells import Cell, difference
 from usbench.report.files import one_line
 from usbench.runs.stage import Stage
+from usbench.train.schedule import Schedule
 
 NAMES = ("tensorboard", "wandb", "mlflow")
 # Nothing leaves the machine unless its user says so, and nobody writes between the lines of a display.
@@ -115,8 +116,6 @@ class Trackers:
     def step(self, stage: Stage, done: int, total: int, loss: float, rate: float) -> None:
         """A point of a training's curve."""
         if self.loggers:
-            from usbench.train.loop import Schedule
-
             tag = self.tags.get(stage.id) or _tag(stage.title)
             schedule = Schedule(**stage.identity["schedule"])
             lr = schedule.rate(done - 1)

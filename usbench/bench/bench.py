@@ -59,7 +59,7 @@ def run(setting: Setting, names: Iterable[str], begin: Callable[[str], None] = l
     from usbench.bench.machine import machine
     from usbench.bench.timing import threads_pinned
     from usbench.runs.stages import globals_kept
-    from usbench.train.loop import keep_freed_memory
+    from usbench.train.memory import keep_freed_memory
 
     wanted = check(names)
     found = machine(setting.device, setting.threads)

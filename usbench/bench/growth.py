@@ -22,7 +22,7 @@ from usbench.bench.subject import pack_of, pretraining
 from usbench.bench.timing import Samples, in_own_process, synchronise, threads_pinned
 from usbench.data.pack import FIELDS, TEXT, Pack
 from usbench.data.room import SETTING
-from usbench.train.loop import keep_freed_memory, peak_mib
+from usbench.train.memory import keep_freed_memory, peak_mib
 
 CLIP = 20  # frames of a video
 STATUS = Path("/proc/self/status")

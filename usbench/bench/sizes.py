@@ -15,7 +15,7 @@ from usbench.bench.setting import Setting
 from usbench.bench.subject import Subject, finetuning, pretraining
 from usbench.bench.timing import Phases, Samples, in_own_process, synchronise, threads_pinned
 from usbench.train import finetune, pretrain
-from usbench.train.loop import keep_freed_memory, peak_mib
+from usbench.train.memory import keep_freed_memory, peak_mib
 
 LARGEST = 224  # pixels a side; above it a batch holds as many pixels as at it
 WARM_UP = 2  # steps

@@ -20,8 +20,10 @@ from usbench.errors import UsbenchError
 from usbench.hooks import Registry, registry
 from usbench.spec import Choice
 from usbench.train import finetune, pretrain
-from usbench.train.loop import Compute, Schedule, Training, adamw
+from usbench.train.loop import Compute, Training, adamw
 from usbench.train.networks import build_network
+from usbench.train.passes import train_mode
+from usbench.train.schedule import Schedule
 from usbench.views import Views
 
 MANY = 10**6  # steps: more than any bench does
@@ -123,7 +125,7 @@ def finetuning(
     network = network_of(setting, backbone, size, seed)
     schedule = Schedule(MANY, batch or setting.tuned_batch, LEARNING_RATE, 1e-4, 0.1)
     model = compute.place(protocol.build().adapt(network))
-    finetune.train_mode(model)
+    train_mode(model)
     feed = feed_of(setting, size, compute.device, masks=True)
     optimizer = adamw(schedule, [(network.encoder, 1.0), (model, 1.0)])
     training = Training("a fine-tune", folder, schedule, {"model": model}, optimizer)

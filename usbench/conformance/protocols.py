@@ -15,14 +15,22 @@ from usbench.contracts import Labelled, Network, Protocol, pooled
 from usbench.draws import seed_globals
 from usbench.hooks import registry
 from usbench.spec import presets
-from usbench.train.finetune import mean_score, moving, train_mode
 from usbench.train.networks import build_network
+from usbench.train.passes import is_frozen, mean_score, train_mode
 from usbench.views import normalise
 
 SIZE, PACK_SIZE, COUNT = 32, 48, 8
 STEPS, FALL = 20, 0.05
 CLASSES = ("small", "large")  # by the area of the disc
 VIDEOS = np.array(["a", "a", "b", "b", "b", "", "", "c"])
+
+
+def moving(model: nn.Module) -> dict[str, Tensor]:
+    """The state that training changes: all but that of frozen modules and parameters."""
+    frozen = {id(t) for part in model.modules() if is_frozen(part) for t in part.state_dict(keep_vars=True).values()}
+    state = model.state_dict(keep_vars=True)
+    fixed = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: value for name, value in state.items() if id(value) not in frozen and name not in fixed}
 
 
 class Bench(promise.Bench):

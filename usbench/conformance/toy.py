@@ -22,9 +22,10 @@ from usbench.draws import generator, seed_globals
 from usbench.hooks import Entry, registry
 from usbench.spec import presets
 from usbench.train import checkpoint
-from usbench.train.loop import Compute, Schedule, adamw
+from usbench.train.loop import Compute, adamw
 from usbench.train.networks import build_network
 from usbench.train.pretrain import Part, build_loss
+from usbench.train.schedule import Schedule
 from usbench.views import Views, affine
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from usbench.contracts import Network, pooled
 from usbench.data.feed import Feed
-from usbench.train.finetune import EVALUATION_BATCH, clean_statistics, deepest_maps
 from usbench.train.loop import Compute
+from usbench.train.passes import EVALUATION_BATCH, clean_statistics, deepest_maps
 
 __all__ = [
     "area_model", "area_skill", "cell_features", "cell_lesions", "clean_statistics", "image_features", "lesion_auc",

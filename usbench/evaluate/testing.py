@@ -16,8 +16,8 @@ from usbench.data.feed import Feed
 from usbench.data.pack import Pack
 from usbench.evaluate.segmentation import CALIBRATION, calibration_error, pack_masks
 from usbench.train import checkpoint
-from usbench.train.finetune import EVALUATION_BATCH, plain_images
 from usbench.train.loop import Compute
+from usbench.train.passes import EVALUATION_BATCH, plain_images
 
 CHOICE = "choice-"
 

@@ -45,7 +45,7 @@ class _Tried:
 
 
 def _in_turn(do: Do, stage: Stage, ways: Iterable[Sparing | None], folder: Path, watcher: Any) -> _Tried:
-    from usbench.train.sparing import free_memory
+    from usbench.train.memory import free_memory
 
     tried = _Tried()
     for way in ways:

@@ -17,8 +17,8 @@ from usbench.data.planes import shrink
 from usbench.data.sector import find_sector
 from usbench.errors import UsbenchError
 from usbench.share.network import Loaded
-from usbench.train.finetune import as_seen
 from usbench.train.loop import Compute
+from usbench.train.passes import as_seen
 
 
 @dataclass(frozen=True)

@@ -7,127 +7,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from usbench.contracts import Labelled, Network, Protocol, pooled
 from usbench.data.feed import Feed, order
 from usbench.draws import generator, seed_globals
 from usbench.train import checkpoint
-from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw, peak_mib
+from usbench.train.loop import Compute, Training, Watcher, adamw
+from usbench.train.memory import peak_mib
+from usbench.train.passes import clean_statistics, deepest_maps, inner_score, train_mode, training_batch
+from usbench.train.schedule import Schedule
 from usbench.train.sparing import PLAIN, Sparing, check_parts, in_parts, recomputing
-from usbench.views import flip_rotate, normalise, resample, to_device
+from usbench.views import flip_rotate
 
 DEGREES = 15.0
 CHOICES = 10  # how often in a training inner validation is looked at
-EVALUATION_BATCH = 64
-
-
-def training_batch(feed: Feed, rows: np.ndarray, matrix: np.ndarray, size: int) -> Labelled:
-    """Images, and masks where the feed has them, through one affine each."""
-    planes = [feed.take(plane, rows) for plane in (feed.images, feed.mask) if plane is not None]
-    pixels = torch.cat(planes, 1).float().mul_(1 / 255)
-    sampled = resample(pixels, to_device(matrix[:, :2], feed.device), size)
-    label = feed.label[to_device(rows, feed.label.device)]
-    return Labelled(normalise(sampled[:, :1]), sampled[:, 1:], label)
-
-
-def plain_images(feed: Feed, rows: np.ndarray, size: int) -> Tensor:
-    """Images as they are, resampled to the run's size and normalised: what every evaluation uses."""
-    return as_seen(feed.take(feed.images, rows), size)
-
-
-def as_seen(images: Tensor, size: int) -> Tensor:
-    """(N, 1, side, side) uint8 → what the network is given of them."""
-    theta = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
-    return normalise(resample(images.float().mul_(1 / 255), theta, size))
-
-
-def plain_batch(feed: Feed, rows: np.ndarray, size: int) -> Labelled:
-    """Images and masks as they are."""
-    return training_batch(feed, rows, np.tile(np.eye(3, dtype=np.float32), (len(rows), 1, 1)), size)
-
-
-def inner_score(model: nn.Module, protocol: Protocol, feed: Feed, size: int, compute: Compute) -> float:
-    """The mean inner score over the images of a feed, or over the parts that they are of."""
-    model.eval()
-    scores: list[Tensor] = []
-    with torch.inference_mode():
-        for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, feed.images, feed.mask):
-            batch = plain_batch(feed, rows, size)
-            with compute.autocast():
-                output = model(batch.images)
-            scores.append(protocol.inner(output.float(), batch))
-    train_mode(model)
-    return mean_score(torch.cat(scores))
-
-
-def mean_score(scores: Tensor) -> float:
-    """The mean over images (N,), or over the parts (N, parts) that they are of."""
-    return float(scores.nanmean() if scores.ndim == 1 else scores.nanmean(0).nanmean())
-
-
-def train_mode(model: nn.Module) -> bool:
-    """Training mode, but for modules of which nothing is trained; returns whether there are any."""
-    model.train()
-    frozen = [part for part in model.modules() if _is_frozen(part)]
-    for part in frozen:
-        part.eval()
-    return bool(frozen)
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    parameters = list(module.parameters())
-    return bool(parameters) and not any(p.requires_grad for p in parameters)
-
-
-def deepest_maps(encoder: nn.Module, feed: Feed, compute: Compute) -> Iterator[Tensor]:
-    """The deepest map of every image as it is, a batch at a time, with the modules in whatever mode they are."""
-    with torch.inference_mode():
-        for rows in feed.in_turn(np.arange(feed.count), EVALUATION_BATCH, feed.images):
-            with compute.autocast():
-                maps = encoder(plain_images(feed, rows, feed.size))
-            yield maps[-1].float()
-
-
-def clean_statistics(network: Network, feed: Feed, compute: Compute) -> None:
-    """Replace BatchNorm's running statistics by those of clean images, and leave the network in evaluation mode.
-
-    Those of pretraining are of augmented views, and those of a network that was never trained are of nothing.
-    """
-    norms = [module for module in network.encoder.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train()
-    seen = 0
-    batch = math.ceil(feed.count / math.ceil(feed.count / EVALUATION_BATCH))  # a short last one knows too few
-    for rows in feed.in_turn(np.arange(feed.count), batch, feed.images):
-        seen += len(rows)
-        for norm in norms:
-            norm.momentum = len(rows) / seen  # an average over images
-        with torch.inference_mode(), compute.autocast():
-            network.encoder(plain_images(feed, rows, feed.size))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
-
-
-def moving(model: nn.Module) -> dict[str, Tensor]:
-    """The state that training changes: all but that of frozen modules and parameters."""
-    frozen = {id(t) for part in model.modules() if _is_frozen(part) for t in part.state_dict(keep_vars=True).values()}
-    state = model.state_dict(keep_vars=True)
-    fixed = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: value for name, value in state.items() if id(value) not in frozen and name not in fixed}
 
 
 @dataclass(frozen=True)

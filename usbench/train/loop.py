@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import math
-import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +15,8 @@ from torch import Tensor, nn
 
 from usbench.errors import Interrupted, RunFailed
 from usbench.train import checkpoint
+from usbench.train.memory import peak_mib
+from usbench.train.schedule import Schedule
 
 WINDOW = 10  # steps that one row of the curve averages
 SAVE_SECONDS = 15.0  # between checkpoints, at least
@@ -28,19 +24,6 @@ SAVE_SHARE = 0.02  # of a training's time that writing them may take
 LONGEST = 20  # times SAVE_SECONDS: the most between two of them, whatever writing one takes
 WORTH_SECONDS = 2.0  # of work at the end; less is done again as fast as it is written and read
 STATE = "state.safetensors"
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # glibc's names for mallopt
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Let the C library keep what a step frees for the next one, instead of returning it to the system.
-
-    A fine-tune step of a small network is a fifth faster on the CPU for it, as its pages are not faulted in anew.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def save_interval(seconds: float) -> float:
@@ -73,25 +56,6 @@ class Compute:
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, in channels-last layout."""
         return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps, batch and the learning rate over them: linear warm-up, then a cosine to zero."""
-
-    steps: int
-    batch: int
-    lr: float
-    weight_decay: float
-    warmup: float  # share of the steps
-    encoder_factor: float = 1.0  # of the encoder's learning rate
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        rise = max(1, round(self.warmup * self.steps))
-        if step < rise:
-            return self.lr * (step + 1) / rise
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise)))
 
 
 def adamw(schedule: Schedule, parts: Iterable[tuple[nn.Module, float]]) -> torch.optim.AdamW:
@@ -236,24 +200,3 @@ class Training:
             checkpoint.write(self.folder / "weights.safetensors", weights)
             pd.DataFrame(self.rows).to_csv(self.folder / "curve.csv", index=False, float_format="%.6g")
         return {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
-
-
-def forget_peak() -> None:
-    """What was used before does not count as the peak of what follows, as far as the system can forget it."""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # others may need what the stage before held
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", "ascii")  # Linux: the peak resident set
-
-
-def peak_mib(module: nn.Module) -> int:
-    """The most memory used so far: of the device, or of this process on the CPU."""
-    device = next(module.parameters()).device
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    with suppress(OSError, ValueError, IndexError):
-        (most,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if "VmHWM" in line)
-        return round(int(most.split()[1]) / 1024)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)

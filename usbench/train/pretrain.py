@@ -14,8 +14,9 @@ from usbench.data.feed import Batches, Feed
 from usbench.draws import seed_globals
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry
-from usbench.train.loop import Compute, Schedule, Training, Watcher, adamw
+from usbench.train.loop import Compute, Training, Watcher, adamw
 from usbench.train.ranks import Ranks
+from usbench.train.schedule import Schedule
 from usbench.train.sparing import PLAIN, Sparing, recomputing
 from usbench.views import Views
 

@@ -8,11 +8,8 @@ enough, a fine-tune takes its gradient in parts, if a batch is to it nothing but
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import functools
-import gc
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from usbench.contracts import Labelled, Protocol
 from usbench.errors import NotSparing
-from usbench.train.loop import Compute, forget_peak
+from usbench.train.loop import Compute
 from usbench.train.pooled_norm import PooledNorm
 from usbench.train.ranks import Ranks, become
 
@@ -42,14 +39,6 @@ def ran_out(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in SAID_BY_ALLOCATORS)
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more, and forget the peak that it made."""
-    gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # which `keep_freed_memory` told it not to do by itself
-    forget_peak()
 
 
 @dataclass(frozen=True)
