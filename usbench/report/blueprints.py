@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from usbench.data.home import Progress
 from usbench.errors import RunFailed
 from usbench.hooks import Registry
+from usbench.report import kept
 from usbench.runs.plan import Common, make_plan
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
@@ -131,18 +132,11 @@ def _may_make(spec: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def _sources(root: Path) -> Iterator[Source]:
-    """Every spec of the runs and suites of a store; a file that cannot be read holds none."""
-    for path in sorted(root.glob("*/run.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            run = json.loads(path.read_text("utf-8"))
-            yield Source(run["spec"], frozenset(name for name, _ in run["stages"]))
-    for path in sorted(root.glob("*/suite.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            suite = json.loads(path.read_text("utf-8"))
-            tests = frozenset(name for name, _ in suite["tests"])
-            for spec in suite["specs"]:
-                yield Source(spec, tests)
-            for choice in suite.get("choices", []):
-                common = {"spec": choice["spec"], "over": choice["over"]}
-                for spec in choice["trials"]:
-                    yield Source(spec, tests, common)
+    """Every spec of the runs and suites of a store."""
+    for each in (*kept.runs(root), *kept.suites(root)):
+        for spec in each.specs:
+            yield Source(spec, each.tests)
+        for choice in each.choices:
+            common = {"spec": choice["spec"], "over": choice["over"]}
+            for spec in choice["trials"]:
+                yield Source(spec, each.tests, common)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from usbench.errors import UsbenchError
+from usbench.report import kept
 from usbench.report.cells import Cell
 from usbench.report.command import command_of
 from usbench.report.results import Result
@@ -24,11 +23,11 @@ class Origins:
         self.runs: list[dict[str, Any]] = []  # specs, and the commands that make them again
         self._asked: dict[str, list[int]] = {}  # the runs that asked for an evaluation
         for store in stores:
-            for spec, stages in _runs(store):
-                for stage in stages:
+            for run in kept.runs(store.root):
+                for stage in run.tests:
                     self._asked.setdefault(stage, []).append(len(self.runs))
-                self.runs.append({"spec": spec, "command": command_of(spec)})
-        self.suites = [suite for store in stores for suite in _suites(store)]
+                self.runs += [{"spec": spec, "command": command_of(spec)} for spec in run.specs]
+        self.suites = [suite for store in stores for suite in kept.suites(store.root)]
         self.identities: dict[str, dict[str, Any]] = {}  # of the stages that rows name
         self.versions: list[dict[str, str]] = []
         self.machines: set[str] = set()
@@ -62,7 +61,7 @@ class Origins:
     def _of_a_suite(self, cell: Cell) -> int | None:
         """The run of the suite that asked for a row: the only one that can have."""
         names = {result.folder.name for result in cell.results}
-        fits = [spec for tests, specs in self.suites if names & tests for spec in specs if _fits(spec, cell)]
+        fits = [spec for suite in self.suites if names & suite.tests for spec in suite.specs if _fits(spec, cell)]
         if len(fits) != 1:
             return None
         if (made := {"spec": fits[0], "command": command_of(fits[0])}) not in self.runs:
@@ -81,22 +80,6 @@ class Origins:
             self.machines.add(str(tested["machine"]))
         names = [result.folder.name, f"finetune-{result.finetuned}", f"pretrain-{source}" if source else ""]
         return [str(result.row["seed"]), *names, finished]
-
-
-def _runs(store: Store) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """The spec of each run of a store, and the evaluations that it asked for."""
-    for path in sorted(store.root.glob("*/run.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            run = json.loads(path.read_text("utf-8"))
-            yield dict(run["spec"]), [str(stage) for stage, _ in run["stages"] if str(stage).startswith("evaluate-")]
-
-
-def _suites(store: Store) -> Iterator[tuple[set[str], list[dict[str, Any]]]]:
-    """The evaluations of each suite of a store, and the specs of its runs."""
-    for path in sorted(store.root.glob("suite-*/suite.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            suite = json.loads(path.read_text("utf-8"))
-            yield {str(stage) for stage, _ in suite["tests"]}, [dict(spec) for spec in suite["specs"]]
 
 
 def _fits(spec: Mapping[str, Any], cell: Cell) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from usbench.data.pack import Pack
 from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
+from usbench.report import kept
 from usbench.report.cells import Cell, cells
 from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import Matrix, confusion_table, matrices, shared_by
@@ -57,11 +58,7 @@ def score_name(every: Sequence[Cell]) -> str:
 
 def packs_of(store: Store) -> list[Path]:
     """The packs that the runs of a store tested on, where they lay."""
-    found: dict[Path, None] = {}
-    for path in sorted(store.root.glob("*/run.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            found |= dict.fromkeys(Path(p) for p in json.loads(path.read_text("utf-8"))["packs"].values())
-    return list(found)
+    return list(dict.fromkeys(Path(place) for run in kept.runs(store.root) for place in run.packs.values()))
 
 
 def places_of(stores: Iterable[Store]) -> dict[str, Path]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from usbench.errors import UsbenchError, listed
+from usbench.report import kept
 from usbench.report.cells import Cell, cells
 from usbench.report.compare import find
 from usbench.report.index import Index
@@ -156,16 +156,7 @@ def _run_folder(text: str, stores: Sequence[Store]) -> Path | None:
             return place
     if len(text) < LEAST:
         return None
-    found = [folder for store in stores for folder, run in runs_of(store) if str(run.get("key", "")).startswith(text)]
+    found = [run.folder for store in stores for run in kept.runs(store.root) if run.key.startswith(text)]
     if len(found) > 1:
         raise UsbenchError(f"'{text}' begins the keys of several runs ({listed(f.name for f in found)}): give more.")
     return found[0] if found else None
-
-
-def runs_of(store: Store) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every run of a store that can be read."""
-    for path in sorted(store.root.glob("*/run.json")):
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            run = json.loads(path.read_text("utf-8"))
-            if isinstance(run, dict):
-                yield path.parent, run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,10 @@ from pydantic import ValidationError
 from usbench.data.pack import Pack
 from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
+from usbench.report import kept
 from usbench.report.summary import packs_of
 from usbench.runs.store import Store
-from usbench.share.choose import Trained, runs_of
+from usbench.share.choose import Trained
 from usbench.spec import RunSpec
 
 CHUNK = 256
@@ -101,15 +101,13 @@ def spec_of(trained: Trained) -> RunSpec | None:
 
 
 def _specs(trained: Trained) -> Iterator[dict[str, Any]]:
-    for _, run in runs_of(trained.store):
-        if any(str(stage[0]) == f"finetune-{trained.key}" for stage in run.get("stages", [])):
-            yield dict(run.get("spec", {}))
     tests = {result.folder.name for result in trained.tests}
-    for path in sorted(trained.store.root.glob("suite-*/suite.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
-            suite = json.loads(path.read_text("utf-8"))
-            if any(str(test[0]) in tests for test in suite["tests"]):
-                yield from map(dict, suite["specs"])
+    for run in kept.runs(trained.store.root):
+        if f"finetune-{trained.key}" in run.stages:
+            yield from run.specs
+    for suite in kept.suites(trained.store.root):
+        if tests & suite.tests:
+            yield from suite.specs
 
 
 def _made_by(spec: RunSpec, trained: Trained) -> bool:
