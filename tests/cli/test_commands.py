@@ -128,7 +128,7 @@ def test_listing_for_programs_names_every_field(typed: Typed) -> None:
     rows = json.loads(out)
     assert code == 0
     assert {"rcl", "simclr", "none", "freq", "unet-tiny", "phantom", "segment"} <= {row["name"] for row in rows}
-    fields = {"name", "kind", "package", "summary", "reference", "needs", "reconstruction"}
+    fields = {"name", "kind", "package", "summary", "reference", "needs", "uses", "reconstruction"}
     assert all(set(row) == fields and row["summary"] for row in rows)
     assert {row["name"] for row in rows if row["reconstruction"]} >= {"rcl", "rcl-image", "freq"}
 

@@ -14,7 +14,7 @@ from usbench.bench.lines import Case, Line
 from usbench.bench.setting import Setting
 from usbench.bench.subject import Subject, finetuning, pretraining
 from usbench.bench.timing import Phases, Samples, in_own_process, synchronise, threads_pinned
-from usbench.train import finetune, pretrain
+from usbench.train import finetune, passes, pretrain
 from usbench.train.memory import keep_freed_memory, peak_mib
 
 LARGEST = 224  # pixels a side; above it a batch holds as many pixels as at it
@@ -79,7 +79,7 @@ def shares_of(subject: Subject, device: torch.device, steps: int) -> dict[str, f
         else:
             phases.watch(finetune.Steps, "batch_of", "batch")
             phases.watch(finetune, "flip_rotate", "augmentation")
-            phases.watch(finetune, "resample", "augmentation")
+            phases.watch(passes, "resample", "augmentation")
         phases.watch(type(doing), "learn", "learn")
         phases.watch(doing.optimizer, "step", "optimiser")
         synchronise(device)
