@@ -47,6 +47,14 @@ def test_pictures_are_published_but_none_with_an_image_in_it(published: Path, ti
     assert "dice.png" in (found := {path.name for path in published.glob("*.png")}) and "overlays.png" not in found
 
 
+def test_a_damaged_table_is_not_published(tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
+    store = shutil.copytree(tiny_run.parent, tmp_path / "store")
+    (store / tiny_run.name / "leaderboard.csv").write_text("loss,dice\nnone,0.5\n")
+    said = usbench("publish", store / tiny_run.name, "-o", tmp_path / "out")
+    assert said.code == 2 and "leaderboard.csv cannot be read" in said.one_sentence()
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_archive_holds_no_weights_no_masks_and_no_place_and_is_the_same_again(
     published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench
 ) -> None:

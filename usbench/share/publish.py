@@ -42,6 +42,7 @@ def publish(source: Path, output: Path) -> list[Path]:
         raise UsbenchError(f"-o {output} is the folder that is published: name another.")
     store = Store(source.resolve().parent).check_schema()
     there = [source / name for name in (kind, *TABLES) if (source / name).is_file()]
+    pictures = _pictures(source)
     members = {f"{kind.partition('.')[0]}/{path.name}": path for path in there}
     for stage_id in stages_of(source / kind):
         if not store.has(stage_id):
@@ -54,7 +55,7 @@ def publish(source: Path, output: Path) -> list[Path]:
             archive.writestr(_member("store.json"), json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT}))
             for name, path in sorted(members.items()):
                 archive.writestr(_member(name), _without_places(path) if path.name == kind else path.read_bytes())
-        there += [path for name in _pictures(source) if (path := source / name).is_file()]
+        there += pictures
         for path in there[1:]:
             shutil.copyfile(path, output / path.name)
     except OSError as error:
@@ -62,11 +63,15 @@ def publish(source: Path, output: Path) -> list[Path]:
     return [*(output / path.name for path in there[1:]), output / ARCHIVE]
 
 
-def _pictures(source: Path) -> list[str]:
+def _pictures(source: Path) -> list[Path]:
     """The pictures that no image of a data set is in."""
-    table = source / TABLES[0]
-    primaries = dict.fromkeys(pd.read_csv(table).primary) if table.is_file() else ()
-    return ["differences.png", "ranks.png", "robustness.png", *(f"{primary}.png" for primary in primaries)]
+    table, known = source / TABLES[0], {"differences", "ranks", "robustness"}
+    if table.is_file():
+        try:
+            known |= set(pd.read_csv(table)["primary"].astype(str))
+        except (OSError, ValueError, KeyError) as error:
+            raise UsbenchError(f"{table} cannot be read ({error}): run the same command again.") from None
+    return [path for path in sorted(source.glob("*.png")) if path.stem in known]
 
 
 def _without_places(path: Path) -> str:
