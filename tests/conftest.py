@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -178,3 +179,20 @@ def usbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     yield call
     hooks.registry.cache_clear()
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path, tiny_settings: dict[str, Any]) -> Callable[[str], Path]:
+    """`suite_file("[[runs]] …")` → a suite over the settings of a run of seconds."""
+
+    def write(runs: str) -> Path:
+        lines = [f"{key} = {json.dumps(v)}" for key, v in tiny_settings.items() if not isinstance(v, dict)]
+        tables = [
+            f"[base.{key}]\n" + "\n".join(f"{k} = {v}" for k, v in value.items())
+            for key, value in tiny_settings.items()
+            if isinstance(value, dict)
+        ]
+        (tmp_path / "s.toml").write_text("name = 'tiny'\n[base]\n" + "\n".join([*lines, *tables]) + "\n" + runs)
+        return tmp_path / "s.toml"
+
+    return write

@@ -1,8 +1,8 @@
 """usbench: which self-supervised pretraining helps B-mode ultrasound segmentation, and by how much?
 
-A plugin author imports everything from here, and so does a script or a notebook: `usbench.run`, `load`, `leaderboard`
-and `compare` do what the commands do and return tables. Names are loaded when they are used, so importing usbench does
-not import torch.
+A plugin author imports everything from here, and so does a script or a notebook: `usbench.run`, `run_suite`, `load`,
+`leaderboard` and `compare` do what the commands do and return tables. Names are loaded when they are used, so importing
+usbench does not import torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from usbench.api.result import Result
     from usbench.api.running import run
     from usbench.api.stored import compare, leaderboard, load
+    from usbench.api.suites import run_suite
     from usbench.contracts import Augmentation, Batch, Clip, Image, Loss, Network, Out, Protocol, Video
     from usbench.errors import UsbenchError
     from usbench.hookspecs import hookimpl
@@ -52,6 +53,7 @@ _HOMES = {
     "load_pretrained_encoder": "usbench.share.network",
     "predict": "usbench.share.predict",
     "run": "usbench.api.running",
+    "run_suite": "usbench.api.suites",
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "load_pretrained_encoder",
     "predict",
     "run",
+    "run_suite",
 ]
 
 

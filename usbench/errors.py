@@ -93,3 +93,14 @@ def of_system(error: OSError) -> UsbenchError:
     """The error for a file or folder that the system refused."""
     what = error.filename or "a file"
     return UsbenchError(f"{what} cannot be used ({error.strerror or error}): mend that and run it again.")
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Let what the system refuses be a sentence; a reader that went away is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise of_system(error) from error

@@ -22,7 +22,7 @@ from usbench.runs.records import digests_of, seal_of
 from usbench.runs.stage import Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
-from usbench.runs.suite import plan_suite, run_suite
+from usbench.runs.suite import do_suite, plan_suite
 from usbench.suites import read_suite
 
 Usbench = Callable[..., Any]
@@ -168,7 +168,7 @@ def suite(tiny_settings: dict[str, Any], quiet: Any, tmp_path_factory: pytest.Te
     (place / "s.toml").write_text(f"[base]\n{text}{steps}{choice}")
     plan = plan_suite(registry, read_suite(place / "s.toml"), lambda *_: None, skip_missing=False)
     store = Store(place / "runs").open()
-    tests, _ = run_suite(plan, store, registry, quiet)
+    tests, _ = do_suite(plan, store, registry, quiet)
     return write_suite(plan, tests, store)[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,13 @@ from usbench.runs.store import Store
 from usbench.runs.suite import plan_suite, unique
 from usbench.suites import read_suite
 
-
-@pytest.fixture
-def file(tmp_path: Path, tiny_settings: dict[str, Any]) -> Callable[[str], Path]:
-    """`file("[[runs]] …")` → a suite over the settings of a run of seconds."""
-
-    def write(runs: str) -> Path:
-        lines = [f"{key} = {json.dumps(v)}" for key, v in tiny_settings.items() if not isinstance(v, dict)]
-        tables = [
-            f"[base.{key}]\n" + "\n".join(f"{k} = {v}" for k, v in value.items())
-            for key, value in tiny_settings.items()
-            if isinstance(value, dict)
-        ]
-        (tmp_path / "s.toml").write_text("name = 'tiny'\n[base]\n" + "\n".join([*lines, *tables]) + "\n" + runs)
-        return tmp_path / "s.toml"
-
-    return write
-
-
+File = Callable[[str], Path]
 TWO = "[[runs]]\nover = { loss = ['simclr', 'byol'] }\n"
 CHOICE = "[[runs]]\nloss = 'simclr'\nselect = { over = { 'finetune.lr' = [1e-3, 1e-2, 1e-1] }, on = 'inner' }\n"
 
 
-def test_runs_share_their_baselines(installed: Registry, file: Callable[[str], Path]) -> None:
-    plan = plan_suite(installed, read_suite(file(TWO)), lambda *_: None, skip_missing=False)
+def test_runs_share_their_baselines(installed: Registry, suite_file: File) -> None:
+    plan = plan_suite(installed, read_suite(suite_file(TWO)), lambda *_: None, skip_missing=False)
     alone = [len(plans[0][1].stages) for plans in (run.plans for run in plan.runs)]
     assert plan.asked == sum(alone) > len(unique(s for run in plan.runs for s in run.plans[0][1].stages))
     assert len([s for s in plan.trainings if s.kind == "pretrain"]) == 2
@@ -60,9 +42,9 @@ class Records(Store):
 
 
 def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_other(
-    installed: Registry, file: Callable[[str], Path]
+    installed: Registry, suite_file: File
 ) -> None:
-    suite = read_suite(file(CHOICE.replace("loss = ", "seeds = [0, 1]\nloss = ")))
+    suite = read_suite(suite_file(CHOICE.replace("loss = ", "seeds = [0, 1]\nloss = ")))
     (run,) = plan_suite(installed, suite, lambda *_: None, skip_missing=False).runs
     wanted = {("simclr", 50.0): 2, ("simclr", 100.0): 1, ("none", 50.0): 0, ("none", 100.0): 2}
     scores: dict[str, float] = {}
@@ -83,23 +65,21 @@ def test_the_trial_with_the_best_mean_inner_score_is_tested_for_each_row_and_no_
     assert all(len(of) == 1 for of in arenas.values())  # whatever was chosen, rows are compared
 
 
-def test_a_setting_is_chosen_by_the_metric_of_its_protocol(installed: Registry, file: Callable[[str], Path]) -> None:
-    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+def test_a_setting_is_chosen_by_the_metric_of_its_protocol(installed: Registry, suite_file: File) -> None:
+    (run,) = plan_suite(installed, read_suite(suite_file(CHOICE)), lambda *_: None, skip_missing=False).runs
     scores = {s.id: 0.6 if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
     tests = run.chosen(Records(scores, "balanced_accuracy"))
     assert {s.row["chosen"] for s in tests} == {"finetune.lr=0.01 (of 3)"}
 
 
-def test_without_inner_validation_nothing_is_chosen(installed: Registry, file: Callable[[str], Path]) -> None:
-    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+def test_without_inner_validation_nothing_is_chosen(installed: Registry, suite_file: File) -> None:
+    (run,) = plan_suite(installed, read_suite(suite_file(CHOICE)), lambda *_: None, skip_missing=False).runs
     scores = {s.id: float("nan") if place == 1 else 0.5 for place, (_, p) in enumerate(run.plans) for s in p.stages}
     assert {s.row["chosen"] for s in run.chosen(Records(scores))} == {"finetune.lr=0.001 (of 3)"}
 
 
-def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(
-    installed: Registry, file: Callable[[str], Path]
-) -> None:
-    (run,) = plan_suite(installed, read_suite(file(CHOICE)), lambda *_: None, skip_missing=False).runs
+def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(installed: Registry, suite_file: File) -> None:
+    (run,) = plan_suite(installed, read_suite(suite_file(CHOICE)), lambda *_: None, skip_missing=False).runs
     scores = {s.id: 0.5 for _, plan in run.plans for s in plan.stages}
     lost = next(s for s in run.plans[1][1].stages if s.kind == "finetune" and s.row["loss"] == "simclr")
     del scores[lost.id]
@@ -110,9 +90,9 @@ def test_a_row_of_which_a_trial_could_not_be_trained_is_left_out(
 
 
 def test_a_suite_that_is_stopped_while_its_table_is_made_keeps_its_stages(
-    installed: Registry, file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Registry, suite_file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_suite(installed, read_suite(file(TWO)), lambda *_: None, skip_missing=False)
+    plan = plan_suite(installed, read_suite(suite_file(TWO)), lambda *_: None, skip_missing=False)
     store = Store(tmp_path / "o").open()
 
     def stopped(*_: Any) -> None:
@@ -138,15 +118,16 @@ def usbench_losses(register):
 
 
 def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
-    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
 ) -> None:
     (tmp_path / "plugins").mkdir()
     plugin = tmp_path / "plugins" / "broken.py"
     plugin.write_text(BROKEN)
-    path, out = file("[[runs]]\nlabels = [100]\nover = { loss = ['broken', 'simclr'] }\n"), tmp_path / "o"
+    path, out = suite_file("[[runs]]\nlabels = [100]\nover = { loss = ['broken', 'simclr'] }\n"), tmp_path / "o"
     words = ("--plugins-dir", plugin.parent, "suite")
     said = usbench(*words, "run", path, "--out", out)
     assert said.code == 1 and "KeyError: 'of course'; 3 stages that need it were left out" in said.one_sentence()
+    assert "stages computed; the table has what could be tested." in said.out
     assert said.out.splitlines()[-1].startswith("failed: pretrain broken, seed 0 failed: Key")
     table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")
     assert set(table.loss) == {"simclr", "none", "none-long"}
@@ -159,10 +140,10 @@ def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
 
 
 def test_a_suite_ends_with_one_leaderboard_and_runs_once(
-    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
 ) -> None:
     runs = TWO.replace("[[runs]]", "[[runs]]\nlabels = [100]") + CHOICE.replace("[[runs]]", "[[runs]]\nlabels = [100]")
-    path, out = file(runs), tmp_path / "o"
+    path, out = suite_file(runs), tmp_path / "o"
     planned = usbench("suite", "plan", path, "--out", out)
     assert (
         planned.code == 0
@@ -183,9 +164,9 @@ def test_a_suite_ends_with_one_leaderboard_and_runs_once(
 
 
 def test_sets_that_are_not_imported_are_named_and_left_out_only_if_that_is_allowed(
-    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
 ) -> None:
-    path = file(
+    path = suite_file(
         TWO.replace("over = {", "labels = [100]\nood = ['udiat', 'stu']\nover = {") + "[[runs]]\nloss = 'none'\n"
     )
     refused = usbench("suite", "run", path, "--out", tmp_path / "o")
@@ -197,8 +178,8 @@ def test_sets_that_are_not_imported_are_named_and_left_out_only_if_that_is_allow
 
 
 def test_many_runs_want_a_yes(
-    usbench: Callable[..., Any], file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usbench.suites.MANY", 1)
-    refused = usbench("suite", "run", file(TWO), "--out", tmp_path / "o")
+    monkeypatch.setattr("usbench.api.suites.MANY", 1)
+    refused = usbench("suite", "run", suite_file(TWO), "--out", tmp_path / "o")
     assert refused.code == 2 and "2 runs, more than 1: start them with --yes" in refused.one_sentence()

@@ -19,6 +19,8 @@ def cluster_of(
     engine: str, workers: int | None, scheduler: str | None, scheduler_file: Any
 ) -> AbstractContextManager[Cluster | None]:
     """The cluster that is asked for; nothing where this machine does all. dask is imported only where it is used."""
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise UsbenchError(f"workers={workers!r}: give how many stages run at once, 1 or more.")
     if engine not in NAMES:
         raise unknown("engine", engine, NAMES)
     if engine == "dask":

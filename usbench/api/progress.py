@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from types import FrameType, TracebackType
 from typing import Any
@@ -165,3 +167,20 @@ class Display:
             task = self.tasks.pop(name, None)
             if task is not None:
                 self.progress.remove_task(task)
+
+
+@contextlib.contextmanager
+def shown(console: Console, tally: Tally) -> Iterator[Display]:
+    """A display of stages that are done; what was interrupted says how to go on."""
+    with Display(console) as display:
+        try:
+            display.expect(tally)
+            yield display
+        except Interrupted as stop:
+            raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+
+
+def say(console: Console, text: str) -> None:
+    """A line that is not cut or coloured; nothing where there is none."""
+    if text:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -12,11 +12,11 @@ from rich.console import Console
 from usbench.api.asked import spec_of
 from usbench.api.engine import cluster_of
 from usbench.api.outlook import outlook
-from usbench.api.progress import Display
+from usbench.api.progress import Display, say, shown
 from usbench.api.result import Result
 from usbench.api.tally import Tally
 from usbench.api.trackers import Trackers, tracker_names
-from usbench.errors import Interrupted, UsbenchError, about, of_system, text_of
+from usbench.errors import UsbenchError, about, system_errors, text_of
 from usbench.hooks import registry
 from usbench.report.summary import run_name, summarise
 from usbench.runs.agenda import StagesFailed
@@ -84,18 +84,12 @@ def run(
     fails, the others are done, and the StagesFailed that comes at the end holds their `result`.
     """
     asked = dict(locals())
-    try:
+    with system_errors():
         return _run(asked)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise of_system(error) from error
 
 
 def _run(asked: dict[str, Any]) -> Result:
     trackers = tracker_names(asked["track"])
-    if (workers := asked["workers"]) is not None and (type(workers) is not int or workers < 1):
-        raise UsbenchError(f"workers={workers!r}: give how many stages run at once, 1 or more.")
     working = cluster_of(asked["engine"], asked["workers"], asked["scheduler"], asked["scheduler_file"])
     config = asked["config"]
     with about("with the config", config):
@@ -113,10 +107,8 @@ def _run(asked: dict[str, Any]) -> Result:
     store.open()
     if asked["workers"] is None and asked["engine"] == "local":
         plan.workers, why = fitting(plan, store)
-        if why:
-            console.print(why, highlight=False, markup=False, soft_wrap=True)
-    if said := outlook(plan, store):
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        say(console, why)
+    say(console, outlook(plan, store))
     facts = {"run": plan.key, **spec.model_dump(mode="json")}
     with Trackers(trackers, folder, facts, console) as watching:
         watching.expect(plan.stages)
@@ -133,15 +125,11 @@ def _run(asked: dict[str, Any]) -> Result:
 
 
 def _do(plan: Plan, store: Store, console: Console, watching: Trackers, asked: dict[str, Any], cluster: Any) -> int:
-    with Display(console) as display:
-        try:
-            workers = asked["workers"] or plan.workers
-            display.expect(Tally(plan.stages, store, workers))
-            observer = Observers(display, watching)
-            fast = asked["fail_fast"]
-            return run_plan(plan, store, registry(), observer, workers=workers, fail_fast=fast, cluster=cluster)
-        except Interrupted as stop:
-            raise Interrupted(f"stopped: {stop}; run the same command again to go on.") from None
+    workers = asked["workers"] or plan.workers
+    with shown(console, Tally(plan.stages, store, workers)) as display:
+        observer = Observers(display, watching)
+        fast = asked["fail_fast"]
+        return run_plan(plan, store, registry(), observer, workers=workers, fail_fast=fast, cluster=cluster)
 
 
 def _save_config(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,7 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
     from rich.console import Console
     from rich.markup import escape
 
+    from usbench.api.suites import title_of
     from usbench.report.table import plain_table
     from usbench.runs.agenda import of_stage
 
@@ -104,11 +105,3 @@ def _time_left(every: list[Estimate], workers: int) -> str:
         return "Time left: unknown; suite plan --time measures."
     text = f"Time left: {'at least' if unknown else 'about'} {clock(seconds / workers)} with {of}."
     return f"{text[:-1]}; {unknown} kinds of training are unknown, and suite plan --time measures." if unknown else text
-
-
-def title_of(spec: Any) -> str:
-    """What a run is called in a line."""
-    words = [spec.loss, spec.aug, "+".join(spec.data), spec.backbone]
-    return " · ".join(
-        [*words, *(f"{name} {getattr(spec, name)}" for name in ("init",) if getattr(spec, name) != "random")]
-    )

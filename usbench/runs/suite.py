@@ -155,7 +155,7 @@ def _row(stage: Stage) -> Row:
     return stage.row["loss"], stage.row["label_fraction"]
 
 
-def run_suite(
+def do_suite(
     plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None = None,
     fail_fast: bool = False, cluster: Cluster | None = None,
 ) -> tuple[list[Stage], int]:  # fmt: skip
@@ -165,10 +165,10 @@ def run_suite(
     """
     titles = {stage.id: stage.title for run in plan.runs for _, each in run.plans for stage in each.stages}
     with store.wanting(titles, f"suite {plan.suite.name}", titles):
-        return _run_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast, cluster=cluster)
+        return _do_suite(plan, store, registry, observer, workers=workers, fail_fast=fail_fast, cluster=cluster)
 
 
-def _run_suite(
+def _do_suite(
     plan: SuitePlan, store: Store, registry: Registry, observer: Observer, *, workers: int | None, fail_fast: bool,
     cluster: Cluster | None,
 ) -> tuple[list[Stage], int]:  # fmt: skip
