@@ -12,8 +12,9 @@ import pytest
 from usbench.hooks import Registry
 from usbench.report import suite as suites
 from usbench.report.upkeep import Upkeep
+from usbench.runs.stage import unique
 from usbench.runs.store import Store
-from usbench.runs.suite import plan_suite, unique
+from usbench.runs.suite import plan_suite
 from usbench.suites import read_suite
 
 File = Callable[[str], Path]

@@ -23,7 +23,7 @@ import usbench as api
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.hooks import registry
-from usbench.report.figures import masks_of
+from usbench.report.masks import Masks
 from usbench.runs.store import Store
 from usbench.share import graph
 from usbench.share.choose import choose
@@ -51,7 +51,7 @@ def blocks(card: Path) -> list[str]:
 def kept(run: Path, finetuned: str) -> tuple[list[str], np.ndarray]:
     trained = choose(f"finetune-{finetuned}", [run.parent])
     folder = trained.first.folder
-    return list(pd.read_csv(folder / "scores.csv").name), masks_of(folder)
+    return list(pd.read_csv(folder / "scores.csv").name), Masks(folder).all()
 
 
 def test_the_lines_of_the_card_give_the_harness_features_and_masks(

@@ -17,7 +17,7 @@ import usbench as api
 from usbench.data.pack import Pack
 from usbench.data.packing import letterbox, place
 from usbench.errors import RunFailed, UsbenchError
-from usbench.report.figures import masks_of
+from usbench.report.masks import Masks
 from usbench.share.choose import choose
 from usbench.share.images import FIRST, TURNED, Found, read_scan, result_names
 from usbench.share.network import Loaded, read
@@ -58,7 +58,7 @@ def test_a_pack_image_at_native_size_gives_the_mask_of_the_store(
 ) -> None:
     pack, trained = Pack(tiny_pack), choose(str(tiny_run))
     row = {name: row for row, name in enumerate(pack.table.name)}
-    names, kept = pd.read_csv(trained.first.folder / "scores.csv").name, masks_of(trained.first.folder)
+    names, kept = pd.read_csv(trained.first.folder / "scores.csv").name, Masks(trained.first.folder).all()
     for name in names:
         put(tmp_path / "in" / f"{name}.png", np.array(pack.images[row[name]]))
     made = api.predict(request.getfixturevalue(which), tmp_path / "in", tmp_path / "out", batch=3)

@@ -20,9 +20,9 @@ from usbench.report.suite import suite_folder, write_suite
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.observers import Observers
 from usbench.runs.shares import fitting
-from usbench.runs.stage import Stage
+from usbench.runs.stage import Stage, unique
 from usbench.runs.store import Store
-from usbench.runs.suite import SuitePlan, do_suite, plan_suite, unique
+from usbench.runs.suite import SuitePlan, do_suite, plan_suite
 from usbench.spec import RunSpec
 from usbench.suites import MANY, read_suite
 

@@ -11,11 +11,11 @@ from usbench.bench.lines import Case, Line
 from usbench.bench.setting import Setting
 from usbench.bench.timing import Samples
 from usbench.errors import UsbenchError
+from usbench.runs.stage import KINDS
 from usbench.runs.store import Store
 from usbench.runs.timing import Known, kind_of
 
 SAMPLE = 4  # one stage in so many, the first to finish, is what the others are planned from
-KINDS = ("pretrain", "finetune", "evaluate")
 Record = dict[str, Any]
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.evaluate.segmentation import unpack_masks
 from usbench.report.cells import Cell, pooled
 from usbench.report.files import one_line
+from usbench.report.masks import Masks
 from usbench.report.ranks import Family
 from usbench.report.robustness import Line, shared_severities
 from usbench.report.table import title_of
@@ -46,14 +46,6 @@ def save_figure(figure: Any, path: Path) -> None:
         pyplot().close(figure)
 
 
-def masks_of(folder: Path) -> np.ndarray:
-    """(N, H, W) the predicted masks of an evaluation."""
-    from usbench.train import checkpoint
-
-    tensors, facts = checkpoint.read(folder / "masks.safetensors")
-    return unpack_masks(tensors["masks"].numpy(), (facts["height"], facts["width"]))
-
-
 def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], path: Path) -> None:
     """Best, median and worst lesion image of each test set that has any, at one fraction and the first seed."""
     plt = pyplot()
@@ -66,7 +58,7 @@ def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], 
         scores = cell.results[0].scores()
         lesions = np.flatnonzero(scores.lesion.to_numpy())
         ordered = lesions[np.argsort(scores[metric].to_numpy()[lesions], kind="stable")]
-        mine, theirs = masks_of(cell.results[0].folder), masks_of(other.results[0].folder)
+        mine, theirs = (Masks(one.results[0].folder).all() for one in (cell, other))
         other_scores = other.results[0].scores()
         place = pd.Series(np.arange(pack.count), index=pack.table.name)
         for column, (which, at) in enumerate((("best", -1), ("median", len(ordered) // 2), ("worst", 0))):

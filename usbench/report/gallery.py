@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.evaluate.segmentation import unpack_masks
 from usbench.report.cells import Cell
 from usbench.report.files import visible
+from usbench.report.masks import MASKS, Masks
 from usbench.report.outline import outline
-from usbench.report.summary import MASKS
 
 SIDE = 144  # pixels of a picture on the page
 QUALITY = 60
@@ -97,30 +95,13 @@ def _whole(group: Group) -> list[tuple[Cell, np.ndarray, Masks]]:
     """The rows whose masks can be read and that have a score at all."""
     rows = []
     for cell, values in group.rows:
-        masks = Masks(cell.results[0].folder / MASKS, len(group.names))
-        if masks.size and not np.isnan(values).all():
+        try:
+            masks = Masks(cell.results[0].folder)
+        except UsbenchError:  # a page is made of what can be read; 'usbench verify' names the rest
+            continue
+        if len(masks) == len(group.names) and not np.isnan(values).all():
             rows.append((cell, values, masks))
     return rows
-
-
-class Masks:
-    """The masks of an evaluation, of which only those that are shown are read."""
-
-    def __init__(self, path: Path, count: int) -> None:
-        self.path, self.size = path, (0, 0)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                facts = json.loads((file.metadata() or {}).get("usbench", "{}"))
-                if file.get_slice("masks").get_shape()[0] == count:
-                    self.size = int(facts["height"]), int(facts["width"])
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            self.size = 0, 0
-
-    def of(self, places: Sequence[int]) -> list[np.ndarray]:
-        """The masks of some images."""
-        with safe_open(self.path, framework="numpy") as file:
-            bits = file.get_slice("masks")
-            return [unpack_masks(np.asarray(bits[place : place + 1]), self.size)[0] for place in places]
 
 
 def _shown(

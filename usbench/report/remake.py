@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from usbench.data.pack import Pack
-from usbench.evaluate.segmentation import unpack_masks
+from usbench.errors import UsbenchError
 from usbench.hooks import registry
+from usbench.report.masks import MASKS, Masks
 from usbench.report.results import SCORES, Result
-from usbench.report.summary import MASKS, places_of
+from usbench.report.summary import places_of
 from usbench.runs.store import Store
 
 
@@ -59,13 +60,11 @@ class Remaker:
 
     def _scored(self, protocol: Any, result: Result, pack: Pack) -> pd.DataFrame | str:
         from usbench.evaluate.testing import score_images
-        from usbench.train import checkpoint
 
-        tensors, facts = checkpoint.read(result.folder / MASKS)
         try:
-            masks = unpack_masks(tensors["masks"].numpy(), (int(facts["height"]), int(facts["width"])))
-        except (KeyError, TypeError, ValueError) as error:
-            return f"{MASKS}: it holds no masks ({error})"
+            masks = Masks(result.folder).all()
+        except UsbenchError as error:
+            return f"{MASKS}: {str(error).rstrip('.')}"
         names = result.scores().get("name")
         if names is None:
             return f"{SCORES}: it has no column 'name'"

@@ -19,7 +19,7 @@ from usbench.report.results import SCORES, read_scores
 from usbench.report.verify import row_name
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
-from usbench.runs.stage import Plan, Stage
+from usbench.runs.stage import Plan, Stage, unique
 from usbench.runs.store import Store
 
 WEIGHTS = "weights.safetensors"
@@ -112,13 +112,11 @@ class Rerun:
             stages |= {stage.id: stage for stage in planned}
         if not able:
             raise UsbenchError(f"{next(iter(self.findings.skipped), 'there is no row to train again')}.")
-        order = {"pretrain": 0, "finetune": 1, "evaluate": 2}
-        ordered = sorted(stages.values(), key=lambda stage: order[stage.kind])
         first = self.blueprints.plans[0]
         with tempfile.TemporaryDirectory(prefix="usbench-rerun-") as place:
             again = Store(Path(place)).open()
             with contextlib.suppress(StagesFailed):  # of each row it is said below
-                run_plan(Plan(first.spec, ordered, [], first.workers), again, self.registry, observer,
+                run_plan(Plan(first.spec, unique(stages.values()), [], first.workers), again, self.registry, observer,
                          workers=first.workers)  # fmt: skip
             for row in able:
                 if lost := [stages[name].title for name in row.tests if not again.has(name)]:

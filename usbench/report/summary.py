@@ -18,13 +18,13 @@ from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import Matrix, confusion_table, matrices, shared_by
 from usbench.report.files import write_csv
 from usbench.report.leaderboard import board_of
+from usbench.report.masks import MASKS
 from usbench.report.ranks import families
 from usbench.report.results import Result, evaluations, results, whole
 from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
 
-MASKS = "masks.safetensors"
 ROBUSTNESS = "robustness.png"
 
 

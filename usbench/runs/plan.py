@@ -18,7 +18,7 @@ from usbench.runs.memory import AUTO
 from usbench.runs.needs import check_devices, check_needs
 from usbench.runs.same import start_of
 from usbench.runs.sources import Sources, Tested
-from usbench.runs.stage import Plan, Stage
+from usbench.runs.stage import Plan, Stage, unique
 from usbench.spec import Choice, RunSpec, ScheduleSpec, key_of
 
 MAX_WORKERS = 4  # each holds its own torch, about 1 GiB
@@ -146,15 +146,12 @@ class Planner:
     def lay_out(self) -> Plan:
         """All stages of the run and of its baselines."""
         others, missing = self.baselines()
-        stages: dict[str, Stage] = {}
-        for seed in self.spec.seeds:
-            for part in (self.loss, *others):
-                for stage in self._line(part, seed):
-                    stages.setdefault(stage.id, stage)
-        order = {"pretrain": 0, "finetune": 1, "evaluate": 2}
+        stages = [
+            stage for seed in self.spec.seeds for part in (self.loss, *others) for stage in self._line(part, seed)
+        ]
         threads = self.compute["threads"]
         workers = min(MAX_WORKERS, max(1, available_cores() // threads)) if threads else 1
-        return Plan(self.spec, sorted(stages.values(), key=lambda s: order[s.kind]), missing, workers)
+        return Plan(self.spec, unique(stages), missing, workers)
 
     def _standing(self, part: Part, tuned: Stage, source: Stage | None, tested: str) -> dict[str, str]:
         """Where a result stands: `arena` is what compared rows share, `setting` is a row, whatever its seed."""

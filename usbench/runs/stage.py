@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from usbench.spec import RunSpec, key_of
+
+KINDS = ("pretrain", "finetune", "evaluate")  # each may need one of those before it
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class Stage:
 def stage_of(plain: dict[str, Any]) -> Stage:
     """A stage from its plain form, as it travels to a worker."""
     return Stage(**{**plain, "needs": tuple(plain["needs"])})
+
+
+def unique(stages: Iterable[Stage]) -> list[Stage]:
+    """Each stage once, in an order in which they can be done."""
+    by_id: dict[str, Stage] = {}
+    for stage in stages:
+        by_id.setdefault(stage.id, stage)
+    return sorted(by_id.values(), key=lambda stage: KINDS.index(stage.kind))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,13 @@ from usbench.hooks import Registry
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
 from usbench.runs.plan import Common, make_plan
-from usbench.runs.stage import Plan, Stage
+from usbench.runs.stage import Plan, Stage, unique
 from usbench.runs.store import Store
 from usbench.suites import Suite, SuiteRun
 
 if TYPE_CHECKING:
     from usbench.runs.cluster import Cluster
 
-ORDER = {"pretrain": 0, "finetune": 1, "evaluate": 2}
 Row = tuple[str, float]  # loss and label fraction: what a setting is chosen for
 
 
@@ -113,14 +112,6 @@ class SuitePlan:
         """Some of its stages as a plan that an engine takes."""
         first = self.runs[0].plans[0][1]
         return Plan(first.spec, stages, first.missing, first.workers)
-
-
-def unique(stages: Iterable[Stage]) -> list[Stage]:
-    """Each stage once, pretrainings first."""
-    by_id: dict[str, Stage] = {}
-    for stage in stages:
-        by_id.setdefault(stage.id, stage)
-    return sorted(by_id.values(), key=lambda stage: ORDER[stage.kind])
 
 
 def plan_suite(registry: Registry, suite: Suite, progress: Progress, *, skip_missing: bool) -> SuitePlan:

@@ -13,7 +13,7 @@ from typing import Any
 
 from usbench.errors import Interrupted, OutOfMemory
 from usbench.hooks import Registry
-from usbench.runs.stage import Stage
+from usbench.runs.stage import KINDS, Stage
 from usbench.runs.store import Store
 
 PROBE_SECONDS = 10.0
@@ -74,8 +74,7 @@ class Known:
     @classmethod
     def of(cls, stores: Iterable[Store]) -> Known:
         """Read every record of the stores."""
-        kinds = ("pretrain", "finetune", "evaluate")
-        return cls.from_records(record for store in stores for kind in kinds for _, record in store.records(kind))
+        return cls.from_records(record for store in stores for kind in KINDS for _, record in store.records(kind))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Known:

@@ -15,6 +15,7 @@ import torch
 
 from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.hooks import registry
+from usbench.report.masks import MASKS, Masks
 from usbench.runs.records import write_json
 from usbench.share import graph
 from usbench.share.card import Card
@@ -27,7 +28,6 @@ from usbench.spec import config_text
 from usbench.train import checkpoint
 from usbench.train.networks import load_encoder
 
-MASKS = "masks.safetensors"
 PathLike = str | os.PathLike[str]
 CARD, RECORD, SETTINGS = "README.md", "record.json", "run.toml"
 
@@ -108,9 +108,7 @@ def _canvas(trained: Trained) -> int:
     """The pack's size that the masks of its tests were made at; twice the run's where it makes no masks."""
     for result in trained.tests:
         if (result.folder / MASKS).is_file():
-            facts = checkpoint.read(result.folder / MASKS)[1]
-            if isinstance(facts, dict) and isinstance(height := facts.get("height"), int):
-                return height
+            return Masks(result.folder).size[0]
     return 2 * int(trained.record["identity"]["size"])
 
 
