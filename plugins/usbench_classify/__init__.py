@@ -9,7 +9,7 @@ US_UCL = "Chen et al., MICCAI 2021, https://arxiv.org/abs/2011.13066"
 def usbench_protocols(register):
     register(
         "classify", "usbench_classify.classify:Classify", needs=("label",), options={"train": "full", "balance": True},
-        summary="fine-tunes the encoder (train=full, last-block or head) and a linear layer to tell classes apart",
+        summary="fine-tunes the encoder (train=full, last-stage, last-block or head) and a linear layer on labels",
     )  # fmt: skip
     register(
         "pocus", "usbench_classify.pocus:Pocus", needs=("label", "video"),

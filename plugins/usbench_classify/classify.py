@@ -10,9 +10,10 @@ from torch.nn import functional
 from usbench import Network, Protocol
 from usbench.contracts import Labelled, pooled
 from usbench.evaluate.classification import METRICS, score_classes
-from usbench_classify.stages import last_stage
+from usbench_classify.stages import last_block, last_stage
 
-TRAIN = ("full", "last-block", "head")
+TRAIN = ("full", "last-stage", "last-block", "head")
+PARTS = {"last-stage": last_stage, "last-block": last_block}
 
 
 class Classifier(nn.Module):
@@ -63,7 +64,8 @@ class Classify(Classes):
     while balanced accuracy judges it.
 
     Args:
-        train: what of the encoder is trained beside the linear layer: all of it, the last stage, or nothing.
+        train: what of the encoder is trained beside the linear layer: all of it, its last stage, the last block of
+            that, or nothing.
         balance: weigh the classes alike; else each image.
     """
 
@@ -76,7 +78,8 @@ class Classify(Classes):
         """Encoder and linear layer; the decoder takes no part."""
         moved = list(network.encoder.parameters())
         if self.train != "full":
-            moved = [p for unit in last_stage(network) for p in unit.parameters()] if self.train == "last-block" else []
+            parts = PARTS[self.train](network) if self.train in PARTS else []
+            moved = [parameter for part in parts for parameter in part.parameters()]
             network.encoder.requires_grad_(False)
         for parameter in moved:
             parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""The last stage of any encoder: what makes its deepest map of the map before it."""
+"""The last stage of any encoder, what makes its deepest map of the map before it, and the last block of that."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from usbench import Network
+
+ROW = nn.Sequential, nn.ModuleList
 
 
 def last_stage(network: Network) -> list[nn.Module]:
@@ -34,9 +36,22 @@ def last_stage(network: Network) -> list[nn.Module]:
         if len(blocks) > 1 and len({type(unit) for unit in blocks}) == 1:
             return [blocks[-1], *units[place + 1 :]]
     raise ValueError(
-        "the encoder does not show which part of it makes its deepest map, so train=last-block has no meaning: "
-        "use train=full or train=head, or another backbone"
+        "the encoder does not show which part of it makes its deepest map, so its last stage and block have no "
+        "meaning: use train=full or train=head, or another backbone"
     )
+
+
+def last_block(network: Network) -> list[nn.Module]:
+    """The last of the equal blocks that the last stage is a row of, and what follows them; else all of the stage."""
+    stage = last_stage(network)
+    row = stage[0]
+    while True:
+        parts = [part for part in row.children() if any(True for _ in part.parameters())]
+        if isinstance(row, ROW) and len(parts) > 1 and type(parts[-1]) is type(parts[-2]):
+            return [parts[-1], *stage[1:]]
+        if not parts or not isinstance(parts[-1], ROW):
+            return stage
+        row = parts[-1]
 
 
 def _before(sides: list[int | None], place: int) -> int | None:

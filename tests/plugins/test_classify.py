@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from usbench_classify.classify import Classify
 from usbench_classify.pocus import Pocus
-from usbench_classify.stages import last_stage
+from usbench_classify.stages import last_block, last_stage
 
 from usbench.contracts import Labelled, Network
 from usbench.data.cohort import Cohort
@@ -114,7 +114,7 @@ def trained(given: Network, protocol: Classify, pack: Path, folder: Path) -> dic
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("train", "part"), [("full", ""), ("last-block", "layer4"), ("head", "nothing")])
+@pytest.mark.parametrize(("train", "part"), [("full", ""), ("last-stage", "layer4"), ("head", "nothing")])
 def test_what_is_frozen_does_not_move_and_the_rest_does(
     train: str, part: str, installed: Registry, labelled: Path, tmp_path: Path
 ) -> None:
@@ -140,21 +140,22 @@ def test_what_is_frozen_does_not_move_and_the_rest_does(
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "stage"),
+    ("name", "options", "stage", "block"),
     [
-        ("unet-tiny", {}, ["model.layer4"]),
-        ("unet-resnet18", {}, ["layer4"]),
-        ("unet-resnet50", {}, ["layer4"]),
-        ("unet", {"encoder": "convnext_atto"}, ["model.stages_3"]),
-        ("vit-tiny", {"dim": 32, "depth": 3}, ["blocks.2", "norm"]),
+        ("unet-tiny", {}, ["model.layer4"], ["model.layer4"]),
+        ("unet-resnet18", {}, ["layer4"], ["layer4.1"]),
+        ("unet-resnet50", {}, ["layer4"], ["layer4.2"]),
+        ("unet", {"encoder": "convnext_atto"}, ["model.stages_3"], ["model.stages_3.blocks.1"]),
+        ("vit-tiny", {"dim": 32, "depth": 3}, ["blocks.2", "norm"], ["blocks.2", "norm"]),
     ],
 )
-def test_the_last_stage_is_what_makes_the_deepest_map(
-    name: str, options: dict[str, Any], stage: list[str], installed: Registry
+def test_the_last_stage_is_what_makes_the_deepest_map_and_the_last_block_the_end_of_it(
+    name: str, options: dict[str, Any], stage: list[str], block: list[str], installed: Registry
 ) -> None:
     given = network(installed, name, **options)
     names = {module: path for path, module in given.encoder.named_modules()}
     assert [names[unit] for unit in last_stage(given)] == stage
+    assert [names[unit] for unit in last_block(given)] == block
     assert given.encoder.training
 
 
@@ -209,7 +210,7 @@ def test_dropout_and_batchnorm_of_frozen_modules_stay_in_evaluation_mode(install
 
 
 def test_an_unknown_part_is_refused(installed: Registry) -> None:
-    with pytest.raises(UsbenchError, match="train is 'tail': one of full, last-block, head"):
+    with pytest.raises(UsbenchError, match="train is 'tail': one of full, last-stage, last-block, head"):
         installed.get("protocol", "classify").build(train="tail")
 
 

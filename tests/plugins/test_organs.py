@@ -62,6 +62,31 @@ def test_pocus_frames_know_their_clip_and_fold(tmp_path: Path, read: Any) -> Non
     assert {item.fold for item in read("pocus", tmp_path).values()} == {-1}
 
 
+def test_pocus_clips_of_one_person_as_their_names_say_it_are_one_patient(tmp_path: Path, read: Any) -> None:
+    people = {
+        "regular/Reg_pat1Image_132943.mp4": "pat1", "regular/Reg_pat1Image_133043.mp4": "pat1",
+        "regular/Reg_pat2Image_133824.mp4": "pat2", "regular/Reg_Image_181602.mp4": "",
+        "regular/Reg_liftl_case3_clip2.mp4": "liftl case3", "pneumonia/Pneu_liftl_pneu_case3_clip3.mp4": "liftl case3",
+        "regular/Reg_liftl_pneucase3_clip1.mp4": "liftl case3", "pneumonia/Pneu_basal_liftle_case1.mp4": "liftl case1",
+        "pneumonia/Pneu_northumbria_0409_set3_vid1.mp4": "northumbria_0409 set3",
+        "regular/Reg_northumbria_0409_set3_vid2.mp4": "northumbria_0409 set3",
+        "pneumonia/Pneu_northumbria_1009_vid1.mp4": "", "covid/Cov-Atlas-Day+1.gif": "Cov-Atlas-Day",
+        "covid/Cov-Atlas-Day+2.gif": "Cov-Atlas-Day", "covid/Cov-Atlas+(44).gif": "",
+    }  # fmt: skip
+    for seed, clip in enumerate(people):
+        save(tmp_path / "image_dataset" / f"{clip}_frame0.jpg", grey(seed))
+    assert [item.patient for item in read("pocus", tmp_path).values()] == [people[c] for c in sorted(people)]
+
+
+def test_pocus_keeps_three_frames_a_second(tmp_path: Path, read: Any) -> None:
+    for seed, frame in enumerate((0, 8, 16, 32)):
+        save(tmp_path / "image_dataset/regular" / f"clip.mp4_frame{frame}.jpg", grey(seed))
+    save(tmp_path / "image_dataset/regular/still.jpg", grey(9))
+    items = read("pocus", tmp_path)
+    assert [items[f"clip.mp4_frame{n}.jpg"].fps for n in (0, 8, 16, 32)] == [24.0] * 4
+    assert np.isnan(items["still.jpg"].fps)
+
+
 def test_us4_takes_the_class_from_three_letters(tmp_path: Path, read: Any) -> None:
     clips = {
         "Rb1_a": 0,

@@ -71,6 +71,8 @@ def test_pocus_has_2062_frames_of_142_clips(read: Any) -> None:
     for item in items.values():
         folds.setdefault(item.video, set()).add(item.fold)
     assert all(len(each) == 1 for each in folds.values()) and set.union(*folds.values()) == set(range(5))
+    people = {item.video: item.patient for item in items.values() if item.patient}
+    assert len(people) == 60 and len(set(people.values())) == 13
 
 
 def white(path: Path) -> np.ndarray:
