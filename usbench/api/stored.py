@@ -17,6 +17,7 @@ from usbench.report import compare as pairs
 from usbench.report.cells import cells
 from usbench.report.compare import Comparison
 from usbench.report.files import one_line
+from usbench.report.folds import pooled_folds
 from usbench.report.index import Index
 from usbench.report.nearest import runs_meant
 from usbench.report.ranks import method_of
@@ -88,6 +89,7 @@ def compare(first: Any, second: Any, *, stores: PathLike | Sequence[PathLike] = 
     places = [Path(store) for store in texts_of(stores, "stores=")] or list(dict.fromkeys(runs)) or [Path("runs")]
     opened = [Store(place).check_schema() for place in places]
     every = cells(Index(opened).results)
+    every += pooled_folds(every)
     mine, theirs = (pairs.find(name, every, opened) for name in names)
     return Compared(pairs.compare(mine, theirs))
 

@@ -119,12 +119,12 @@ def board(
 
 def _draw_ranks(every: Any, path: Path) -> None:
     from usbench.report import figures
-    from usbench.report.ranks import LEAST_CONDITIONS, LEAST_METHODS, families
+    from usbench.report.ranks import LEAST_METHODS, LEAST_TRAININGS, families
 
     if not (drawn := [family for family in families(every) if family.enough]):
         raise UsbenchError(
-            f"--ranks {path}: mean ranks need {LEAST_METHODS} comparable methods that share {LEAST_CONDITIONS} "
-            "conditions, and there are none: run more methods, label fractions or test sets."
+            f"--ranks {path}: mean ranks need {LEAST_METHODS} comparable methods that share {LEAST_TRAININGS} "
+            "training sets, and there are none: run more methods, label fractions or sets to train on."
         )
     figures.mean_ranks(drawn, path)
 

@@ -143,7 +143,7 @@ def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
             )
         seeds[seed] = max(other, result, key=lambda r: r.revision)
     memo = Memo() if memo is None else memo
-    made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=_place)
+    made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=order)
     bases: dict[str, Cell] = {}
     for cell in made:
         if cell.row["baseline"] == "plain":
@@ -154,7 +154,8 @@ def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
     return made
 
 
-def _place(cell: Cell) -> tuple[Any, ...]:
+def order(cell: Cell) -> tuple[Any, ...]:
+    """Where a row stands in a table."""
     row = cell.row
     rank = {"": 0, "plain": 1, "long": 2}.get(row["baseline"], 3)
     asked = [str(row.get(name, "")) for name in ("train_data", "shift", "test_data")]

@@ -23,7 +23,8 @@ WHO = {
     "shift": "in, out, out-transductive, or corruption:severity",
     "label_fraction": "per cent of the annotated training images",
     "protocol": "how the network was fine-tuned and scored",
-    "fold": "test fold or split file of the trained sets, and the device that was left out",
+    "fold": "test fold or split file of the trained sets, and the device that was left out; several where their test "
+    "images are pooled",
     "size": "pixels a side that the network sees",
     "primary": "the metric that ranks; differences, p and ranks are of it; higher is better",
 }
@@ -32,7 +33,8 @@ OTHER = {
     "normal_fp_rate": "share of normal images with any predicted lesion",
     "normal_fp_area": "predicted area on a normal image, mean over all of them, in mask pixels",
     "ece": "expected calibration error over 15 bins, mean over seeds; empty where no probabilities are kept",
-    "score_inner": "primary metric on inner validation at the chosen step, mean over seeds",
+    "score_inner": "primary metric on inner validation at the chosen step, mean over seeds; pretraining that saw "
+    "labels saw these too",
     "dice_inner": "the same where Dice is the primary metric",
     "delta_vs_supervised": "difference of the mean score to the supervised baseline of the same initialisation",
     "delta_vs_supervised_low": "lower end of its 95 % interval",
@@ -44,7 +46,8 @@ OTHER = {
     "p_holm": "Holm-adjusted p of delta_vs_supervised over the table, corruptions apart; empty with one seed",
     "rank": "rank of the mean score, over the seeds that all have, among rows of one arena, shift and pretraining "
     "budget whose pretraining saw the same labels; baselines are exempt from the budget; 1 is best",
-    "mean_rank": "mean rank over the conditions (data, fraction, shift) that comparable methods share; no corruption",
+    "mean_rank": "mean rank over the trainings (data, fraction) that comparable methods share, by the mean of their "
+    "scores on the test sets; no corruption",
     "seeds": "number of seeds",
     "images": "images that count: those with a lesion where lesions are told apart, else all",
     "groups": "groups (patients) of these images",
@@ -56,7 +59,8 @@ OTHER = {
     "precision": "bf16 or float32",
     "device": "cpu or cuda",
     "reconstruction": "true where the method's formula is a reconstruction",
-    "selection": "how the step was chosen: inner, last, best-on-test",
+    "selection": "how the step was chosen: inner, last, or best-on-test, of the same looks as inner's, which is no "
+    "result and stands beside since some papers publish it",
     "chosen": "settings chosen on inner validation, and among how many trials; empty where nothing was",
     "leaks": "training images that are near-duplicates of tested ones, let pass by --allow-leaks; else 0",
     "key": "identity of the row, whatever its seeds",

@@ -14,15 +14,11 @@ from rich.table import Table
 
 from usbench.errors import UsbenchError
 from usbench.report.files import one_line
+from usbench.report.folds import shared_by
 from usbench.report.results import BEST, SCORES, Result, read_scores
 from usbench.report.scores import PROBABILITY
 from usbench.report.table import plain_table
 
-# What is pooled has all of this in common: everything but the fold and the seed.
-SHARED = (
-    "loss", "aug", "backbone", "init", "pretrain_data", "train_data", "test_data", "shift", "label_fraction",
-    "protocol", "size", "device", "precision", "threads",
-)  # fmt: skip
 SHOWN = ("loss", "aug", "backbone", "init", "pretrain_data", "train_data", "test_data", "shift", "label_fraction")
 NAME = "confusion.csv"
 
@@ -73,13 +69,6 @@ def matrices(results: Iterable[Result]) -> list[Matrix]:
         if result.facts.get("classes"):
             groups.setdefault(shared_by(result), []).append(result)
     return [matrix for group in groups.values() for matrix in _pooled(group)]
-
-
-def shared_by(result: Result) -> tuple[str, ...]:
-    """What an evaluation has in common with those that it is pooled with."""
-    trials = str(result.row.get("chosen", "")).rpartition("(")[2]  # what was chosen may differ from fold to fold
-    how = (trials or result.recipe, str(result.budget))
-    return (*(str(result.row.get(name, "")) for name in SHARED), *how, *result.facts.get("classes", ()))
 
 
 def _pooled(group: list[Result]) -> Iterator[Matrix]:

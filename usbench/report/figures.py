@@ -140,9 +140,9 @@ def score_against_labels(every: Sequence[Cell], path: Path) -> None:
 
 
 def mean_ranks(families: Sequence[Family], path: Path) -> None:
-    """Mean ranks on a line, best on the left; a bar joins methods that the conditions do not tell apart.
+    """Mean ranks on a line, best on the left; a bar joins methods that the training sets do not tell apart.
 
-    Conditions share patients, so the critical difference is a description, not a claim: intervals make those.
+    These share patients, so the critical difference is a description, not a claim: intervals make those.
     """
     plt = pyplot()
     heights = [1.3 + 0.24 * len(family.ranks) for family in families]
@@ -156,7 +156,8 @@ def mean_ranks(families: Sequence[Family], path: Path) -> None:
             axis.annotate(f" {rank:.2f}  {plain_text(str(method))}", (len(ranks) + 0.1, -line - 1), va="center")
         for level, (first, last) in enumerate(cliques(ranks.to_numpy(), critical)):
             axis.plot([first - 0.03, last + 0.03], [0.35 + 0.3 * level] * 2, color="black", linewidth=2.5)
-        said = f"critical difference {critical:.2f}, {family.complete.shape[1]} conditions, Friedman p {family.p:.2g}"
+        tested = "" if np.isnan(family.p) else f", Friedman p {family.p:.2g}"
+        said = f"critical difference {critical:.2f}, {family.complete.shape[1]} training sets{tested}"
         axis.set_title(f"{plain_text(family.title)}: {said}", fontsize=8)
         axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
         axis.set_ylim(bottom=-len(ranks) - 0.9)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from usbench.report.cells import Cell, difference
 from usbench.report.figures import plain_text, pyplot, save_figure
+from usbench.report.folds import folded
 from usbench.report.ranks import method_of
 from usbench.report.table import title_of
 
@@ -18,7 +19,7 @@ SHADES = ("#d6246e", "#7c3aed", "#0f766e", "#b45309", "#6b7280")  # from few lab
 
 def forest(every: Sequence[Cell], path: Path) -> None:
     """A panel for each training and test set, a line for each method, a point for each label fraction."""
-    cells = [cell for cell in every if not cell.corrupted and cell.base is not None]
+    cells = [cell for cell in folded(every) if not cell.corrupted and cell.base is not None]
     panels: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         panels.setdefault((cell.row["train_data"], cell.row["shift"], cell.row["test_data"]), []).append(cell)

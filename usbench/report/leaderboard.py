@@ -12,6 +12,7 @@ import pandas as pd
 from usbench.evaluate.statistics import Estimate, holm
 from usbench.report.cells import Cell, cells, difference
 from usbench.report.columns import COLUMNS, DISTANCES, columns
+from usbench.report.folds import pooled_folds
 from usbench.report.ranks import Block, mean_rank_of, rank_blocks
 from usbench.report.results import Result, chosen_by_test
 
@@ -22,10 +23,12 @@ def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
 
 
 def board_of(every: Sequence[Cell]) -> pd.DataFrame:
-    """The table, and below it what test sets themselves chose, where it is kept: ranked and tested by itself."""
+    """The table, and below it, each ranked and tested by itself: the folds of each method as one row, and what test
+    sets themselves chose, where it is kept."""
     peeked = [twin for cell in every for result in cell.results if (twin := chosen_by_test(result))]
-    tables = [table_of(every), *([table_of(cells(peeked, every[0].memo))] if peeked else [])]
-    return pd.concat(tables, ignore_index=True) if peeked else tables[0]
+    by_test = cells(peeked, every[0].memo) if peeked else []
+    tables = [table_of(rows) for rows in (pooled_folds(every), by_test, pooled_folds(by_test)) if rows]
+    return pd.concat([table_of(every), *tables], ignore_index=True) if tables else table_of(every)
 
 
 def table_of(every: Sequence[Cell]) -> pd.DataFrame:

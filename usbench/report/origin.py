@@ -43,12 +43,13 @@ class Origins:
 
     def of(self, cell: Cell) -> dict[str, Any]:
         """All that a reader may ask of a row: the keys of its stages a seed, and of the first seed what they are."""
-        seeds = [self._stages(result) for result in cell.results]
+        every = [part for result in cell.results for part in result.each]
+        seeds = [self._stages(part) for part in every]
         first = [name for name in seeds[0][1:4] if name]
         for name in first:
             record = self._record(cell.results[0].folder.parent.parent, name)
             self.identities.setdefault(name, dict(record.get("identity") or {}))
-        asked = Counter(run for result in cell.results for run in self._asked.get(result.folder.name, ()))
+        asked = Counter(run for part in every for run in self._asked.get(part.folder.name, ()))
         run = asked.most_common(1)[0][0] if asked else self._of_a_suite(cell)
         versions = cell.results[0].versions
         if versions not in self.versions:

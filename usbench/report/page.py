@@ -18,6 +18,7 @@ from usbench.report import page_figures as figures
 from usbench.report.cells import Cell
 from usbench.report.columns import DISTANCES
 from usbench.report.files import number, visible
+from usbench.report.folds import folded
 from usbench.report.gallery import SHARED, gallery
 from usbench.report.leaderboard import table_of
 from usbench.report.origin import Origins
@@ -33,13 +34,14 @@ def page_text(
     every: Sequence[Cell], stores: Sequence[Store], missing: Sequence[str], *, images: bool, live: str = ""
 ) -> str:
     """The page of some rows; `live` is the state that a served page was made of, and lets it ask for a newer one."""
+    by_fold, every = every, folded(every)
     table = table_of(every)
     tables, filters = tables_of(table, every)
     plain = [cell for cell in every if not cell.corrupted]
     primary = plain[0].primary if plain else ""
     methods = methods_of([c for c in plain if c.primary == primary and c.row["shift"] != TRANSDUCTIVE])
     origins = Origins(stores)
-    cases = gallery(every, places_of(stores), images=images)
+    cases = gallery(by_fold, places_of(stores), images=images)
     rows = _rows(table, every, origins)
     robust_of, robust = figures.robustness_panels(every, methods)
     budget_of, budget, same = figures.budget_panels(methods)
@@ -60,7 +62,7 @@ def page_text(
         title=_title(methods), facts=_facts(every, origins), finding=_finding(tables), policy=policy,
         style=Markup(style), script=Markup(script), data=_inert(data), tables=tables,
         filters=[(FILTERS[k], place, some) for place, (k, some) in enumerate(filters.items()) if len(some) > 1],
-        notes=[visible(note) for note in (*footnotes(every, missing), *_unpictured(every, primary))],
+        notes=[visible(note) for note in (*footnotes(by_fold, missing), *_unpictured(every, primary))],
         metric=title_of(primary),
         methods=list(methods.values()), legend=legend(methods.values()), curves=figures.against_labels(methods),
         heats=figures.heat_maps(methods), robust=robust, robust_of=robust_of, budget=budget, budget_of=budget_of,
@@ -101,14 +103,15 @@ def _facts(every: Sequence[Cell], origins: Origins) -> list[tuple[str, str]]:
         return [visible(v) for v in dict.fromkeys(str(cell.row.get(what, "")) for cell in every) if v]
 
     fractions = sorted({float(cell.row["label_fraction"]) for cell in every})
-    trainings = {result.finetuned for cell in every for result in cell.results}
+    parts = [part for cell in every for result in cell.results for part in result.each]
+    trainings = {part.finetuned for part in parts}
     devices = ", ".join(names("device"))
     machines = ", ".join(map(visible, sorted(origins.machines)))
     found = [
         ("trained on", _few(names("train_data"))), ("tested on", _few(names("test_data"))),
         ("labels", ", ".join(f"{f:g}" for f in fractions) + " %"), ("network", _few(names("backbone"))),
         ("seeds", str(len({seed for cell in every for seed in cell.seeds}))),
-        ("runs", f"{len(trainings)} fine-tunes, {sum(len(c.results) for c in every)} tests"),
+        ("runs", f"{len(trainings)} fine-tunes, {len(parts)} tests"),
         ("machine", f"{devices} ({machines})" if machines else devices),
     ]  # fmt: skip
     return [(name, text) for name, text in found if text]

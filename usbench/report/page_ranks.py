@@ -53,8 +53,8 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
     for number, (first, last) in enumerate(bars):
         x = names_wide + plot_wide + 14 + 9 * number
         parts.append(Markup('<path class="bar" d="M{} {}V{}"/>').format(x, places[first][0] - 6, places[last][-1] + 6))
-    conditions = family.complete.shape[1]
-    note = f"Critical difference {critical:.2f} (the bar below the ranks), {conditions} conditions"
+    trainings = family.complete.shape[1]
+    note = f"Critical difference {critical:.2f} (the bar below the ranks), {trainings} training sets"
     note += "." if math.isnan(family.p) else f", Friedman p {family.p:.2g}."
     said = "Mean ranks, 1 is best: " + "; ".join(f"{visible(name)} {rank:.2f}" for name, rank in ranks.items()) + "."
     drawn = chart.picture(f"Mean ranks: {visible(family.title)}", said, width, height, Markup("").join(parts))

@@ -1,4 +1,4 @@
-"""Who ranks with whom: within one table's row, and over all conditions that comparable methods have."""
+"""Who ranks with whom: within one table's row, and over all trainings that comparable methods have."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pandas as pd
 
 from usbench.evaluate.statistics import critical_difference, friedman, mean_ranks
 from usbench.report.cells import Cell, shared_seeds
+from usbench.report.folds import folded
 
 Shared = tuple[str, ...]
-LEAST_METHODS, LEAST_CONDITIONS = 3, 2  # of a figure of mean ranks
+LEAST_METHODS, LEAST_TRAININGS = 3, 2  # of a figure of mean ranks
 SAME = ("backbone", "init", "protocol", "size", "device", "precision", "threads")  # what comparable methods share
 
 
@@ -75,23 +76,29 @@ class Family:
 
     title: str
     scores: pd.DataFrame  # method × condition
+    trainings: dict[str, str]  # condition → what was trained on, by name: its test sets are of the same networks
+    seeds: int  # the fewest of a condition
     cells: dict[str, list[Cell]] = field(default_factory=dict)
 
     @property
     def complete(self) -> pd.DataFrame:
-        """The conditions that every method has."""
-        return self.scores.dropna(axis="columns")
+        """Method × training: the mean over the test sets that every method has a score of.
+
+        The scores of one network on several test sets are no independent evidence, and so are one.
+        """
+        known = self.scores.dropna(axis="columns")
+        return known.T.groupby([self.trainings[name] for name in known.columns], sort=False).mean().T
 
     @property
     def enough(self) -> bool:
         """Whether there is something to draw."""
-        methods, conditions = self.complete.shape
-        return methods >= LEAST_METHODS and conditions >= LEAST_CONDITIONS
+        methods, trainings = self.complete.shape
+        return methods >= LEAST_METHODS and trainings >= LEAST_TRAININGS
 
     @property
     def ranks(self) -> pd.Series:
         """Mean ranks, best first."""
-        return mean_ranks(self.scores).sort_values(kind="stable")
+        return mean_ranks(self.complete).sort_values(kind="stable")
 
     @property
     def critical(self) -> float:
@@ -100,18 +107,20 @@ class Family:
 
     @property
     def p(self) -> float:
-        """That all rank alike."""
-        return friedman(self.scores)
+        """That all rank alike; NaN where it rests on one seed, from which no test is made."""
+        return friedman(self.complete) if self.seeds > 1 else math.nan
 
 
-def families(every: Sequence[Cell]) -> list[Family]:
+def families(some: Sequence[Cell]) -> list[Family]:
     """Methods with one network, start, recipe, pretraining budget and kind of labels; baselines join each of them.
 
-    A condition is an arena, that is training images, label fraction and test images, with its shift. Corrupted copies
+    A condition is an arena, that is training images, label fraction and test images, with its shift; the folds of a set
+    are one. Corrupted copies
     of a test set are no conditions: forty of them would outvote everything else. Rows with leaks that were let pass
     rank apart. A method that stands twice under one condition is left out, since nobody could say which of the two is
     meant. Under each condition the seeds count that all methods have.
     """
+    every = folded(some)
     # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is. What was
     # chosen among equal trials differs from row to row, and those are one recipe.
     recipes = {
@@ -140,6 +149,10 @@ def families(every: Sequence[Cell]) -> list[Family]:
 
 def _condition(cell: Cell) -> str:
     return f"{cell.row['arena']} {cell.row['shift']}"
+
+
+def _training(cell: Cell) -> str:
+    return f"{cell.row['train_data']} {cell.row['label_fraction']} {cell.row['fold']}"
 
 
 def _linked(members: Sequence[Cell]) -> list[list[Cell]]:
@@ -172,9 +185,11 @@ def _family(members: Sequence[Cell]) -> Family:
             for m, held in clear.items()
         }
     )
+    trainings = {condition: _training(cells[0]) for condition, cells in held_by.items()}
     row = members[0].row
     title = f"{row.get('backbone', '')}, {row.get('init', '')} weights, {members[0].primary}"
-    return Family(title, scores.T, {m: [cells[0] for cells in held.values()] for m, held in clear.items()})
+    own = {m: [cells[0] for cells in held.values()] for m, held in clear.items()}
+    return Family(title, scores.T, trainings, min(map(len, seeds.values()), default=0), own)
 
 
 def method_of(cell: Cell) -> str:

@@ -60,6 +60,11 @@ class Result:
         except OSError as error:
             raise self._unreadable(error) from None
 
+    @property
+    def each(self) -> tuple[Result, ...]:
+        """The evaluations that it is made of: itself."""
+        return (self,)
+
     def scores(self) -> pd.DataFrame:
         """The per-image table."""
         try:

@@ -13,6 +13,7 @@ from rich.table import Table
 from usbench.evaluate.statistics import Estimate
 from usbench.report.cells import Cell, pooled
 from usbench.report.files import one_line
+from usbench.report.folds import FOLDS, folded
 
 LINES = 400  # of a table on a terminal
 TRANSDUCTIVE = "out-transductive"
@@ -37,7 +38,7 @@ def results_tables(every: Sequence[Cell]) -> list[Table]:
 
     Corrupted copies of test sets stand in neither.
     """
-    tables = []
+    tables, every = [], folded(every)
     for primary in dict.fromkeys(cell.primary for cell in every):
         some = [cell for cell in every if cell.primary == primary and not cell.corrupted]
         seen = [cell for cell in some if cell.row["shift"] == TRANSDUCTIVE]
@@ -183,6 +184,10 @@ def _notes(every: Sequence[Cell]) -> list[str]:
         )
     else:
         notes.append(f"Intervals cross patients with {max(counts, default=0)} seeds.")
+    if any(str(cell.row["setting"]).endswith(FOLDS) for cell in folded(every)):
+        notes.append(
+            "Folds are one row: each image counts once, in the fold that held it out; the CSV has each fold's row too."
+        )
     unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out" and not cell.row["leaks"]})
     if unseen:
         notes.append(f"Out of distribution: {', '.join(unseen)}; no row is tested there that was trained on it.")
