@@ -63,6 +63,14 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float) else value
 
 
+def _seed_list(value: Any) -> Any:
+    """Seeds in a list: a number alone is a seed for one reader and how many there are for another."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        some = ", ".join(map(str, range(min(max(value, 1), 3)))) + (", …" if value > 3 else "")
+        raise ValueError(f"{value} alone is no list: write [{some}] for {value} of them, or [{value}] for this one")
+    return value
+
+
 def _sets(value: Any) -> Any:
     """Data sets, several of them by '+' or as a list; a file may have a '+' in its name."""
     given = _listed(value)
@@ -90,7 +98,7 @@ class RunSpec(BaseModel):
     pretrain_data: Annotated[tuple[str, ...], BeforeValidator(_sets)] = ()  # empty: the training images of `data`
     pretrain_part: str = "whole"  # of the sets that are only pretrained on; or "train", their training images
     labels: Annotated[tuple[float, ...], BeforeValidator(_listed)] = (20.0, 50.0, 100.0)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seed_list)]
     fold: int = Field(default=0, ge=0)
     split: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # FILE, or PACK=FILE, instead of a fold
     leave_device: str = ""  # not trained on, and tested on as an unseen set

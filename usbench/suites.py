@@ -92,6 +92,9 @@ def _expand(base: dict[str, Any], grid: dict[str, Any], where: str) -> Iterator[
         raise UsbenchError(f"{where} makes {count:,} runs, more than {MOST:,}: shorten its lists.")
     for values in itertools.product(*over.values()):
         given = _with(_with(base, settings), dict(zip(over, values, strict=True)))
+        for key in given:
+            if key not in RunSpec.model_fields:
+                raise UsbenchError(f"{where}: {unknown('setting', key, RunSpec.model_fields)}")
         if "loss" not in given:
             raise UsbenchError(f'no loss is named in {where}: write loss = "…" or over.loss = […].')
         try:

@@ -66,6 +66,17 @@ def test_a_pack_of_ones_own_has_ones_own_name(own: Path, imported: Callable[...,
     assert pack.name == "kidneys" and pack.attributes["licence"] == "CC0" and set(pack.table.tag) == {"kidney"}
 
 
+def test_another_set_of_the_same_name_is_not_replaced_unawares(
+    own: Path, usbench: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USBENCH_DATA", str(tmp_path / "home"))
+    assert usbench("data", "import", "folder", own, "--size", "32").code == 0
+    refused = usbench("data", "import", "folder", own, "--size", "64")
+    assert refused.code == 2 and "there is a set 'folder' in" in refused.one_sentence() and "folder:NAME" in refused.err
+    assert usbench("data", "import", "folder:mine", own, "--size", "64").code == 0
+    assert usbench("data", "import", "folder", own, "--size", "64", "--force").code == 0
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_clip_is_a_folder_of_frames_in_the_order_of_their_numbers(deep: bool, tmp_path: Path, read: Any) -> None:
     root = tmp_path / "clips"

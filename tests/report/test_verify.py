@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from made_up import put
 
@@ -119,6 +120,21 @@ def test_a_csv_is_checked_with_the_stages_of_its_rows(usbench: Usbench, runs: Pa
     assert f"{folder.name}/scores.csv" in out and key in out
     board.write_text(board.read_text().replace(key, "0" * 16))
     assert "nothing in" in refused(usbench, board, "--in", runs)
+
+
+def test_what_holds_nothing_does_not_pass(usbench: Usbench, runs: Path, tmp_path: Path) -> None:
+    (runs / "empty.csv").write_text("key,loss\n")
+    refused = usbench("verify", runs / "empty.csv")
+    assert refused.code == 2 and "holds nothing to verify" in refused.one_sentence()
+    missing = usbench("verify", tmp_path / "no.csv")
+    assert missing.code == 2 and f"there is no file {tmp_path / 'no.csv'}" in missing.one_sentence()
+
+
+def test_a_table_that_lacks_columns_is_found(usbench: Usbench, runs: Path) -> None:
+    path = next(runs.glob("*/leaderboard.csv"))
+    pd.read_csv(path, dtype=str).drop(columns=["rank", "score_mean"]).to_csv(path, index=False)
+    said = usbench("verify", runs)
+    assert said.code == 1 and f"{path}: it lacks the column rank and 1 more" in said.out
 
 
 def test_a_half_written_record_is_named_and_left_out_of_the_leaderboard(usbench: Usbench, runs: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from usbench.errors import UsbenchError
+from usbench.errors import RunFailed, UsbenchError
 from usbench.runs import lease as leases
 from usbench.runs import store as module
 from usbench.runs.lease import Owner, Taken, links
@@ -387,6 +387,16 @@ def test_a_living_process_keeps_its_note_whoever_ends_well(tmp_path: Path) -> No
     with store.wanting(["pretrain-a"]):
         pass
     assert notes(store) == [note]
+
+
+def test_what_was_refused_before_anything_was_done_leaves_no_note(tmp_path: Path) -> None:
+    store = Store(tmp_path).open()
+    with pytest.raises(UsbenchError), store.wanting(["pretrain-a"]):
+        raise UsbenchError("a bad option")
+    assert notes(store) == []
+    with pytest.raises(RunFailed), store.wanting(["pretrain-a"]):
+        raise RunFailed("it broke")
+    assert len(notes(store)) == 1
 
 
 # Names.

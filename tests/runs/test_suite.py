@@ -140,6 +140,24 @@ def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
     assert set(pd.read_csv(out / "suite-tiny" / "leaderboard.csv").loss) == {"broken", "simclr", "none", "none-long"}
 
 
+def test_what_refuses_its_options_does_so_before_the_first_stage(
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
+) -> None:
+    path, out = suite_file("[[runs]]\nlabels = [100]\nover = { loss = ['simclr', 'rcl:form=bec'] }\n"), tmp_path / "o"
+    said = usbench("suite", "run", path, "--out", out)
+    assert said.code == 2 and "rcl:form=bec, seed 0: loss 'rcl' refuses form='bec'" in said.err.splitlines()[-1]
+    assert not out.exists()
+    assert "What refuses its options says so before" in usbench("suite", "plan", path, "--out", out).out
+
+
+def test_runs_that_would_be_called_the_same_say_what_tells_them_apart(
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
+) -> None:
+    path = suite_file("[[runs]]\nloss = 'simclr'\nover = { fold = [0, 1], 'pretrain.steps' = [2, 3] }\n")
+    said = " ".join(usbench("suite", "plan", path, "--out", tmp_path / "o").out.split())
+    assert all(f"fold {fold} · pretrain.steps {steps}" in said for fold in (0, 1) for steps in (2, 3))
+
+
 def test_a_suite_ends_with_one_leaderboard_and_runs_once(
     usbench: Callable[..., Any], suite_file: File, tmp_path: Path
 ) -> None:

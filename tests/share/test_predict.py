@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 import usbench as api
 from usbench.data.pack import Pack
 from usbench.data.packing import letterbox, place
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import UsbenchError
 from usbench.report.masks import Masks
 from usbench.share.choose import choose
 from usbench.share.images import FIRST, TURNED, Found, read_scan, result_names
@@ -164,7 +164,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(
     assert {Path(line.split(": ")[1]).name for line in said.err.splitlines()} == {"cut.png", "empty.jpg", "text.bmp"}
     assert pd.read_csv(tmp_path / "out" / "predictions.csv").name.tolist() == ["good"]
     said = usbench("predict", exported, tmp_path / "in" / "cut.png", "-o", tmp_path / "none")
-    assert said.code == 1 and "cut.png" in said.one_sentence()
+    assert said.code == 2 and "cut.png" in said.one_sentence()
 
 
 def test_equal_names_keep_apart(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,10 +277,10 @@ def test_where_no_image_can_be_used_what_was_there_before_stays(exported: Path, 
     api.predict(exported, tmp_path / "a.png", tmp_path / "out")
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(RunFailed, match="none of 1 images can be used"):
+    with pytest.raises(UsbenchError, match="none of 1 images can be used"):
         api.predict(exported, tmp_path / "broken.png", tmp_path / "out", force=True)
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
-    with pytest.raises(RunFailed):
+    with pytest.raises(UsbenchError):
         api.predict(exported, tmp_path / "broken.png", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -17,7 +17,7 @@ from usbench.report.cells import Cell, cells
 from usbench.report.files import one_line
 from usbench.report.leaderboard import board_of
 from usbench.report.results import results
-from usbench.report.shown import Part, Shown, parts_of
+from usbench.report.shown import Part, Shown, parts_of, words
 from usbench.report.summary import Summary, score_name
 from usbench.report.table import plain_table
 from usbench.runs.stage import Plan
@@ -142,6 +142,8 @@ class Result(Shown, os.PathLike[str]):
         for row in self.stages.itertuples():
             table.add_row(escape(str(row.title)), str(row.key), "cached" if row.done else "to do")
         yield table
+        if not self.stages.done.all():
+            yield words("What refuses its options says so when its stage begins, and not here.")
 
     @property
     def title(self) -> str:

@@ -19,6 +19,7 @@ from usbench.hooks import registry
 from usbench.report.suite import suite_folder, write_suite
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.observers import Observers
+from usbench.runs.rehearsal import rehearse
 from usbench.runs.shares import fitting
 from usbench.runs.stage import Stage, unique
 from usbench.runs.store import Store
@@ -79,13 +80,15 @@ def _run(asked: dict[str, Any]) -> Result:
         raise UsbenchError(f"{file} has {len(resolved.runs)} runs, more than {MANY}: start them with --yes.")
     for why in resolved.missing.values():
         say(console, f"Left out: {why}")
+    rehearse(resolved.trainings, store, registry())
     store.open()
     whole = resolved.as_plan(resolved.wanted())
     workers = asked["workers"] or whole.workers
     if asked["workers"] is None and asked["engine"] == "local":
         workers, why = fitting(whole, store)
         say(console, why)
-    facts = {f"run {place}": title_of(trials.run.spec) for place, trials in enumerate(resolved.runs, 1)}
+    titles = titles_of([trials.run.spec for trials in resolved.runs])
+    facts = {f"run {place}": title for place, title in enumerate(titles, 1)}
     facts |= {"suite": resolved.suite.name, "about": resolved.suite.about}
     failure: StagesFailed | None = None
     with Trackers(trackers, suite_folder(resolved, store), facts, console) as watching:
@@ -115,7 +118,29 @@ def _do(
         return do_suite(resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast, cluster=cluster)
 
 
-def title_of(spec: RunSpec) -> str:
-    """What a run is called in a line."""
+def titles_of(specs: Sequence[RunSpec]) -> list[str]:
+    """What each run is called in a line, with what tells it from others that would be called the same."""
+    titles, settings = [_title(spec) for spec in specs], [_flat(spec) for spec in specs]
+    found = []
+    for title, own in zip(titles, settings, strict=True):
+        alike = [other for other, name in zip(settings, titles, strict=True) if name == title]
+        apart = [name for name in own if any(other[name] != own[name] for other in alike)]
+        found.append(" · ".join([title, *(f"{name} {_word(own[name])}" for name in apart)]))
+    return found
+
+
+def _title(spec: RunSpec) -> str:
     words = [spec.loss, spec.aug, "+".join(spec.data), spec.backbone]
     return " · ".join([*words, *([f"init {spec.init}"] if spec.init != "random" else [])])
+
+
+def _flat(spec: RunSpec) -> dict[str, Any]:
+    """Its settings by the names that a suite has for them."""
+    flat: dict[str, Any] = {}
+    for name, value in spec.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -35,6 +35,9 @@ COMMANDS = {
 }
 
 
+LONGEST = 200  # characters of a sentence of help
+
+
 class Group(click.Group):
     """A group that offers the nearest command for an unknown one."""
 
@@ -48,6 +51,12 @@ class Group(click.Group):
         if args and args[0] not in names and not args[0].startswith("-"):
             raise unknown("command", args[0], names)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The first sentence of each command, whole."""
+        with formatter.section("Commands"):
+            every = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+            formatter.write_dl([(name, command.get_short_help_str(LONGEST)) for name, command in every if command])
 
 
 class Lazy(Group):

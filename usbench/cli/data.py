@@ -61,7 +61,8 @@ def make(name: str, output: Path | None) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The pack to write; default: in the data home.")
 @click.option("--size", type=click.IntRange(32, 1024), default=256, show_default=True, help="Pixels a side.")
 @click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be read, and count them.")
-def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: bool) -> None:
+@click.option("--force", is_flag=True, help="Replace a folder or clips of your own that have this name.")
+def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: bool, force: bool) -> None:
     """Import the official release of the data set NAME, at PATH, as a pack."""
     from rich.console import Console
 
@@ -76,7 +77,7 @@ def import_(name: str, path: Path, output: Path | None, size: int, skip_broken: 
         raise UsbenchError(f"'{entry.name}' is simulated: make it with 'usbench data make {name}'.")
     console = Console()
     with Display(console) as display:
-        pack = import_pack(entry, choice, output, path, size, display.making, skip_broken=skip_broken)
+        pack = import_pack(entry, choice, output, path, size, display.making, skip_broken=skip_broken, force=force)
     _describe(console, pack)
     _left_out(pack)
 

@@ -37,7 +37,10 @@ def leaks(names: tuple[str, ...], as_json: bool, output: Path | None) -> None:
     conflicting = set(conflicts(found))
     if output is not None:
         order = [*sorted(conflicting), *(place for place in range(len(found)) if place not in conflicting)]
-        _sheet([(found[place], listed[place], f"{place + 1}") for place in order], output)
+        if order:
+            _sheet([(found[place], listed[place], f"{place + 1}") for place in order], output)
+        else:
+            click.echo(f"{output} is not drawn: there is nothing to show.", err=True)
     if as_json:
         click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
         return
@@ -60,8 +63,6 @@ def _sheet(clusters: list[tuple[list, list[str], str]], path: Path) -> None:
         for members, texts, number in clusters
         for text, (pack, row) in zip(texts, members, strict=True)
     ]
-    if not tiles:
-        raise UsbenchError(f"there are no near-duplicates, so {path} is not drawn.")
     try:
         contact_sheet(tiles[:MOST_TILES], COLUMNS, path)
     except OSError as error:

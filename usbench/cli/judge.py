@@ -115,6 +115,7 @@ def board(
         console.print(f"the page is {html_path}", highlight=False, soft_wrap=True, markup=False)
     if ranks_path is not None:
         _draw_ranks(result.cells, ranks_path)
+        console.print(f"mean ranks in {ranks_path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _draw_ranks(every: Any, path: Path) -> None:
@@ -189,6 +190,8 @@ def _store_of(place: Path, folder: Path | None) -> Iterator[Store]:
     from usbench.runs.store import Store
     from usbench.share.publish import ARCHIVE, unpacked
 
+    if not place.exists():
+        raise UsbenchError(f"there is no file {place}: name a store, or a leaderboard's CSV.")
     beside = place.parent / ARCHIVE
     if folder is None and not place.is_dir() and beside.is_file():
         with unpacked(beside) as store:
@@ -218,6 +221,8 @@ def _verify(store: Store, place: Path, rerun: str | None) -> None:
         click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
     for reason, count in report.skipped.items():
         click.echo(one_line(f"skipped: {count} × {reason}"))
+    if not report.stages and not report.rows and not report.wrong:
+        raise UsbenchError(f"{place} holds nothing to verify: name a store with finished runs, or a leaderboard's CSV.")
     looked = f"{report.stages} stages and {report.rows} rows looked at"
     if report.wrong:
         raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +48,7 @@ def list_(as_json: bool) -> None:
         for entry in known.entries(kind):
             needs = f" [needs {', '.join(entry.needs)}]" if entry.needs else ""
             mark = " [reconstruction]" if entry.reconstruction else ""
-            click.echo(f"  {entry.name:<{width}}  {entry.summary}{needs}{mark}")
+            _line(f"  {entry.name:<{width}}  ", f"{entry.summary}{needs}{mark}", width + 4)
     for name, reason in known.broken.items():
         click.echo(f"broken: plugin '{name}' could not be loaded ({reason})")
 
@@ -56,6 +59,7 @@ def list_(as_json: bool) -> None:
 @click.option("--kind", type=KIND, help="Where one name stands in several kinds.")
 def show(name: str, kind: str | None) -> None:
     """All that is known about one NAME."""
+    from usbench.explained import explained
     from usbench.report.citation import bibtex
 
     for entry in _named(name, kind):
@@ -68,9 +72,12 @@ def show(name: str, kind: str | None) -> None:
         if entry.gives:
             click.echo(f"  gives      {', '.join(entry.gives)}")
         click.echo(f"  formula    {'our reconstruction' if entry.reconstruction else 'as published'}")
+        means = explained(entry)
         for place, (key, value) in enumerate(entry.options.items()):
             shown = "/".join(map(str, value)) if isinstance(value, tuple) else value
-            click.echo(f"  {'options' if place == 0 else '':<10} {key}={shown}")
+            _line(
+                f"  {'options' if place == 0 else '':<10} {key}={shown}", f"  {means[key]}" if key in means else "", 15
+            )
         if entry.reference:
             click.echo(bibtex(entry.reference))
 
@@ -106,6 +113,15 @@ def new(name: str, kind: str, output: Path) -> None:
 
     folder = write_package(name, kind, output)
     click.echo(f"{folder}: {kind} {name}, ready to work; next: pip install {folder} && usbench plugins check {name}")
+
+
+def _line(head: str, rest: str, indent: int) -> None:
+    """A line; on a terminal it is broken between words, and what follows is indented."""
+    if not sys.stdout.isatty():
+        click.echo(f"{head}{rest}".rstrip())
+        return
+    wide = shutil.get_terminal_size().columns
+    click.echo(textwrap.fill(f"{head}{rest}", max(wide, indent + 20), subsequent_indent=" " * indent).rstrip())
 
 
 def _named(name: str, kind: str | None) -> list[Entry]:

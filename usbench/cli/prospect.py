@@ -18,19 +18,20 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
     from rich.console import Console
     from rich.markup import escape
 
-    from usbench.api.suites import title_of
+    from usbench.api.suites import titles_of
     from usbench.report.table import plain_table
     from usbench.runs.agenda import of_stage
 
     console = Console()
     console.print(f"{resolved.suite.name}: {resolved.suite.about}", highlight=False, markup=False)
     table = plain_table("run", "stages", "done", title="")
-    for run in resolved.runs:
+    titles = titles_of([run.run.spec for run in resolved.runs])
+    for run, title in zip(resolved.runs, titles, strict=True):
         stages = {stage.id for _, plan in run.plans for stage in plan.stages}
         tests = sum(stage.kind == "evaluate" for stage in run.plans[0][1].stages)  # of one trial: the chosen one
         trials = f", {len(run.plans)} trials" if len(run.plans) > 1 else ""
         table.add_row(
-            escape(title_of(run.run.spec) + trials),
+            escape(title + trials),
             str(len({s.id for s in run.trained}) + tests),
             str(sum(map(store.has, stages))),
         )
@@ -43,6 +44,8 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
     if estimated:
         console.print(_times_table(estimated))
         lines.append(_time_left(estimated, resolved.runs[0].plans[0][1].workers))
+    if done < len(trainings):
+        lines.append("What refuses its options says so before the first stage begins, and not here.")
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
     every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}

@@ -32,7 +32,7 @@ def export(run: str, output: Path, **given: Any) -> None:
 
     made = write(run, output, **given)
     if made.said:
-        click.echo(f"chosen: {made.said}; --labels and --seed choose another")
+        click.echo(f"chosen: {made.said}{_others(given)}")
     for note in made.notes:
         click.echo(one_line(f"note: {note}"), err=True)
     click.echo(one_line(f"{made.folder}: {made.title}"))
@@ -74,7 +74,7 @@ def predict(run: str, images: tuple[str, ...], output: Path, **given: Any) -> No
             run, images, output, progress=lambda done, total: bar.update(task, completed=done, total=total), **given
         )
     if made.said:
-        click.echo(f"chosen: {made.said}; --labels and --seed choose another")
+        click.echo(f"chosen: {made.said}{_others(given)}")
     for name, reason in made.skipped.items():
         click.echo(one_line(f"skipped: {name}: {reason}"), err=True)
     left = f"; {len(made.skipped)} could not be used" if made.skipped else ""
@@ -95,3 +95,9 @@ def publish(folder: Path, output: Path) -> None:
 
     for path in write(folder, output):
         click.echo(one_line(f"{path}  {path.stat().st_size / 2**20:.2f} MiB"))
+
+
+def _others(given: dict[str, Any]) -> str:
+    """How to choose another network, where there is a choice left."""
+    left = [f"--{name}" for name in ("labels", "seed") if given[name] is None]
+    return f"; {' and '.join(left)} choose{'s' if len(left) == 1 else ''} another" if left else ""

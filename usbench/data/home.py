@@ -95,9 +95,13 @@ def _fitting(source: Path | None, tried: str) -> str:
 
 
 def import_pack(
-    entry: Entry, choice: Choice, path: Path | None, source: Path, size: int, progress: Progress, *, skip_broken: bool
-) -> Pack:
-    """Import an official release as a pack, into the data home where no path is given."""
+    entry: Entry, choice: Choice, path: Path | None, source: Path, size: int, progress: Progress, *, skip_broken: bool,
+    force: bool = False,
+) -> Pack:  # fmt: skip
+    """Import an official release as a pack, into the data home where no path is given.
+
+    Sets that an importer of anything of a form gave one name may be different ones: `force` replaces what is there.
+    """
     if not source.exists():
         raise UsbenchError(f"there is nothing at {source}: name the folder or zip of the official release.")
     dataset = build_dataset(entry, choice)
@@ -105,7 +109,13 @@ def import_pack(
     name = dataset.name or entry.name
     if not all(c.isalnum() or c in "-_" for c in name):
         raise UsbenchError(f"a pack cannot be called '{name}': use letters, digits, '-' and '_'.")
-    return write(entry, dataset, name, path or data_home() / f"{name}.h5", source, size, progress)
+    place = data_home() / f"{name}.h5"
+    if path is None and dataset.generic and place.is_file() and not force:
+        raise UsbenchError(
+            f"there is a set '{name}' in {place} already: name this one, as in '{entry.name}:NAME', or replace it with "
+            "--force."
+        )
+    return write(entry, dataset, name, path or place, source, size, progress)
 
 
 def write(

@@ -43,9 +43,8 @@ def find(text: str, every: Sequence[Cell], stores: Sequence[Store]) -> list[Cell
     folder = Path(text)
     if (folder / "run.json").is_file():
         tested = {r.folder.name for c in read_summary(folder, Store(folder.resolve().parent)).cells for r in c.results}
-        cells = [c for c in every if all(r.folder.name in tested for r in c.results)] or [
-            c for c in every if any(r.folder.name in tested for r in c.results)
-        ]
+        own = [(c, {part.folder.name in tested for r in c.results for part in r.each}) for c in every]
+        cells = [c for c, found in own if found == {True}] or [c for c, found in own if True in found]
         return [c for c in cells if not c.row["baseline"]] or [c for c in cells if c.row["baseline"] == "plain"]
     cells = [cell for cell in every if text and cell.row["setting"].startswith(text)]
     if len(cells) > 1:

@@ -20,9 +20,13 @@ TRANSDUCTIVE = "out-transductive"
 # What may tell two lines of one loss, augmentation and start apart.
 APART = {
     "train_data": "{}", "pretrain_data": "from {}", "chosen": "{}", "fold": "fold {}", "backbone": "{}",
-    "protocol": "{}", "device": "{}", "precision": "{}", "threads": "{} threads", "steps": "{} steps",
-    "pixels_seen": "{:.2g} pixels", "setting": "{:.6}",
+    "pack": "pack {:.6}", "protocol": "{}", "device": "{}", "precision": "{}", "threads": "{} threads",
+    "steps": "{} steps", "pixels_seen": "{:.2g} pixels", "setting": "{:.6}",
 }  # fmt: skip
+
+
+Tested = tuple[str, str]
+Common = dict[tuple[tuple[Any, ...], str], set[Tested]]
 
 
 def plain_table(*headers: str, title: str) -> Table:
@@ -68,17 +72,21 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
         head = escape(metric).replace(" ", "\n")  # a long one leaves no room for the names of the rows
         table.add_column(f"{head}\n{side}", justify="right", no_wrap=True)
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
-    before = None
+    before, dropped = None, False
     for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
         common = _common(rows.values())
         for name, sides in rows.items():
             if table.row_count == LINES:
                 table.caption = f"The first {LINES} lines; all of them are in the CSV."
                 return table
-            values = [part for side in ("in", "out") for part in _side(_kept(sides, side, common))]
+            kept = {side: _kept(sides, side, common) for side in ("in", "out")}
+            dropped = dropped or any(len(some) < len(sides.get(side, [])) for side, some in kept.items())
+            values = [part for some in kept.values() for part in _side(some)]
             table.add_row("" if fraction == before else f"{fraction:g} %", escape(one_line(name)), *values)
             before = fraction
         table.add_section()
+    if dropped:
+        table.caption = "A column pools only the test sets that all lines of the same training have."
     return table
 
 
@@ -102,29 +110,32 @@ def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[C
     return found
 
 
-def _trained(sides: Mapping[str, list[Cell]]) -> tuple[str, str]:
+def _tested(cell: Cell) -> Tested:
+    """A test set by its name and its images: two packs may be called the same."""
+    return str(cell.row["test_data"]), str(cell.facts.get("pack", ""))
+
+
+def _trained(sides: Mapping[str, list[Cell]]) -> tuple[Any, ...]:
     """What a line was trained on: only such lines are tested on the same sets."""
     row = next(iter(sides.values()))[0].row
-    return str(row["train_data"]), str(row["fold"])
+    return row["train_data"], row["fold"], *sorted(map(_tested, sides.get("in", [])))
 
 
-def _common(lines: Iterable[Mapping[str, list[Cell]]]) -> dict[tuple[tuple[str, str], str], set[str]]:
+def _common(lines: Iterable[Mapping[str, list[Cell]]]) -> Common:
     """(training sets, side) → the test sets that every line of them has: a column pools the same images for all."""
-    found: dict[tuple[tuple[str, str], str], set[str]] = {}
+    found: Common = {}
     for sides in lines:
         for side, cells in sides.items():
-            names = {str(cell.row["test_data"]) for cell in cells}
+            tested = set(map(_tested, cells))
             place = (_trained(sides), side)
-            found[place] = found.get(place, names) & names
+            found[place] = found.get(place, tested) & tested
     return found
 
 
-def _kept(
-    sides: Mapping[str, list[Cell]], side: str, common: Mapping[tuple[tuple[str, str], str], set[str]]
-) -> list[Cell]:
+def _kept(sides: Mapping[str, list[Cell]], side: str, common: Common) -> list[Cell]:
     """A line's results on the sets that it shares with the others; all of them where there is no such set."""
     cells = sides.get(side, [])
-    kept = [cell for cell in cells if cell.row["test_data"] in common.get((_trained(sides), side), set())]
+    kept = [cell for cell in cells if _tested(cell) in common.get((_trained(sides), side), set())]
     return kept or cells
 
 
@@ -159,9 +170,11 @@ def _side(cells: list[Cell]) -> tuple[str, str]:
 
 
 def interval(estimate: Estimate) -> str:
-    """A difference as it stands in the table."""
+    """A difference as it stands in the table; alone where one patient allows no interval."""
     if math.isnan(estimate.mean):
         return ""
+    if math.isnan(estimate.low):
+        return f"{estimate.mean:+.3f}".replace("0.", ".", 1)
     numbers = [f"{x:+.3f}".replace("0.", ".", 1) for x in (estimate.mean, estimate.low, estimate.high)]
     return "{} [{}, {}]".format(*numbers)
 

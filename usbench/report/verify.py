@@ -147,6 +147,9 @@ class Verifier:
             return
         made = _rows(csv_text(board_of(every)))
         self.report.rows += len(written)
+        columns = {name for row in made.values() for name in row}
+        if written and (lacking := sorted(columns - {name for row in written.values() for name in row})):
+            self.report.wrong.append((f"{path}: it lacks the column {lacking[0]} and {len(lacking) - 1} more", []))
         for key, row in written.items():
             if key not in made:
                 self.report.wrong.append((f"{path}: nothing in {self.store.root} makes row {key}", [key]))

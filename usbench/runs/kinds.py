@@ -30,6 +30,24 @@ class Kinds:
         kinds = {"pretrain": self._pretrain, "finetune": self._finetune, "evaluate": self._evaluate}
         return kinds[stage.kind](stage, folder, watcher)
 
+    def build(self, stage: Stage) -> None:
+        """Build what a training is made of, and nothing else."""
+        from usbench.train.networks import build_network
+        from usbench.train.pretrain import build_loss, build_views
+        from usbench.train.schedule import Schedule
+
+        identity, plugins = stage.identity, stage.places["plugins"]
+        part = self._part("backbone", plugins["backbone"])
+        network = build_network(part.entry, part.options, identity["size"], identity["seed"])
+        if stage.kind == "finetune":
+            self._protocol(stage, identity)
+            return
+        cpu = self._compute({**identity, "device": "cpu"})
+        loss = build_loss(
+            self._part("loss", plugins["loss"]), network, Schedule(**identity["schedule"]), cpu, identity["seed"]
+        )
+        build_views(tuple(self._part("augmentation", c) for c in plugins["steps"]), identity["size"], loss.views)
+
     def _pack(self, path: str) -> Pack:
         if path not in self.packs:
             self.packs[path] = Pack(Path(path))

@@ -217,6 +217,10 @@ class Store:
         try:
             with lease.working(me):
                 yield
+        except UsbenchError as error:
+            if error.exit_code == UsbenchError.exit_code and not any(map(self.has, wanted)):
+                path.unlink(missing_ok=True)  # it was refused, and no command goes on with it
+            raise
         finally:
             self._wanted.remove(wanted)
         path.unlink(missing_ok=True)

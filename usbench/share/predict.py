@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from usbench.data.importing import in_order
 from usbench.data.release import Undecodable
-from usbench.errors import RunFailed, UsbenchError, text_of, texts_of
+from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.hooks import registry
 from usbench.machine import resolve_device
 from usbench.share.choose import choose
@@ -115,7 +115,7 @@ def predict(
                 folder.rmdir()
     if not made.done:
         first = next(iter(made.skipped.items()))
-        raise RunFailed(f"none of {len(tasks)} images can be used, for example {first[0]}: {first[1]}.")
+        raise UsbenchError(f"none of {len(tasks)} images can be used, for example {first[0]}: {first[1]}.")
     return made
 
 

@@ -1,0 +1,38 @@
+"""Builds what a suite's trainings are made of, once each: what refuses its options does so before hours of others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+
+from usbench.errors import UsbenchError
+from usbench.hooks import Registry
+from usbench.runs.stage import Stage
+from usbench.runs.store import Store
+
+
+def rehearse(stages: Iterable[Stage], store: Store, registry: Registry) -> None:
+    """Build each distinct network, loss, augmentation and protocol of the missing trainings, on the CPU and untrained;
+    a UsbenchError says what one of them refuses, and in which stage. One that breaks otherwise is let pass: its stage
+    will fail and say so, and what does not need it goes on."""
+    trainings = [stage for stage in stages if stage.kind != "evaluate" and not store.has(stage.id)]
+    distinct: dict[str, Stage] = {}
+    for stage in trainings:
+        parts = {"plugins": stage.places["plugins"], "size": stage.identity["size"], "kind": stage.kind}
+        distinct.setdefault(json.dumps(parts, sort_keys=True, default=str), stage)
+    if not distinct:
+        return
+    from usbench.runs.kinds import Kinds
+    from usbench.runs.stages import globals_kept
+
+    kinds = Kinds(store, registry)
+    for stage in distinct.values():
+        refused: UsbenchError | None = None
+        with globals_kept(), contextlib.suppress(Exception):  # a stranger's plugin may raise anything
+            try:
+                kinds.build(stage)
+            except UsbenchError as error:
+                refused = error
+        if refused is not None:
+            raise UsbenchError(f"{stage.title}: {refused}") from refused
