@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from usbench.api.result import Result
 from usbench.errors import UsbenchError, text_of, texts_of
+from usbench.evaluate.statistics import Estimate
 from usbench.report import compare as pairs
 from usbench.report.cells import cells
 from usbench.report.compare import Comparison
@@ -23,7 +24,7 @@ from usbench.report.nearest import runs_meant
 from usbench.report.ranks import method_of
 from usbench.report.shown import Part, Shown, words
 from usbench.report.summary import read_summary
-from usbench.report.table import plain_table
+from usbench.report.table import interval, plain_table
 from usbench.runs.store import Store
 from usbench.spec import RunSpec
 
@@ -134,12 +135,15 @@ class Compared(Shown):
             f"{method_of(cell)} ({cell.row['setting'][:8]})" for cell in (self._found[0].first, self._found[0].second)
         ]
         title = escape(one_line(f"{self._found[0].first.primary}: A is {names[0]}, B is {names[1]}"))
-        table = plain_table("tested on", "labels", "A", "B", "A − B [95 %]", "p", "signed-rank p", "seeds", title=title)
+        heads = ("tested on", "labels", "A", "B", "A − B [95 %]", "p", "signed-\nrank p", "seeds")
+        table = plain_table(*heads, title=title)
+        for column in table.columns[1:]:
+            column.no_wrap = True
         for line in self.table.to_dict("records"):
             table.add_row(
                 escape(one_line(f"{line['test_data']} ({line['shift']})")), f"{line['label_fraction']:g} %",
                 f"{line['a']:.3f}", f"{line['b']:.3f}",
-                f"{line['difference']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]",
+                interval(Estimate(line["difference"], line["low"], line["high"], line["p"])),
                 *("" if p != p else f"{p:.3g}" for p in (line["p"], line["signed_rank_p"])), str(line["seeds"]),
             )  # fmt: skip
         yield table
