@@ -42,16 +42,37 @@ def last_stage(network: Network) -> list[nn.Module]:
 
 
 def last_block(network: Network) -> list[nn.Module]:
-    """The last of the equal blocks that the last stage is a row of, and what follows them; else all of the stage."""
+    """The last of the equal blocks that the last stage is a row of, and what follows it; else all of the stage."""
     stage = last_stage(network)
-    row = stage[0]
-    while True:
-        parts = [part for part in row.children() if any(True for _ in part.parameters())]
-        if isinstance(row, ROW) and len(parts) > 1 and type(parts[-1]) is type(parts[-2]):
-            return [parts[-1], *stage[1:]]
-        if not parts or not isinstance(parts[-1], ROW):
-            return stage
-        row = parts[-1]
+    for place in reversed(range(len(stage))):
+        unit = stage[place]
+        if place and _is_block(unit) and type(unit) is type(stage[place - 1]):
+            return stage[place:]
+        if (block := _end_of_row(unit)) is not None:
+            return [block, *stage[place + 1 :]]
+    if any(_parts(unit) for unit in stage):
+        return stage
+    raise ValueError(
+        "the last stage of this encoder is not made of blocks, so train=last-block has no meaning: use train=last-stage"
+    )
+
+
+def _end_of_row(module: nn.Module) -> nn.Module | None:
+    """The last of a module's equal blocks; a row may lie in a row, but in no block."""
+    parts = _parts(module)
+    alike = isinstance(module, ROW) or len({type(part) for part in parts}) == 1
+    if alike and len(parts) > 1 and _is_block(parts[-1]) and type(parts[-1]) is type(parts[-2]):
+        return parts[-1]
+    rows = (_end_of_row(part) for part in reversed(parts) if isinstance(part, ROW))
+    return next((block for block in rows if block is not None), None)
+
+
+def _is_block(module: nn.Module) -> bool:
+    return not isinstance(module, ROW) and bool(_parts(module))
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.children() if any(True for _ in part.parameters())]
 
 
 def _before(sides: list[int | None], place: int) -> int | None:

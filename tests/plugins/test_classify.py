@@ -146,6 +146,16 @@ def test_what_is_frozen_does_not_move_and_the_rest_does(
         ("unet-resnet18", {}, ["layer4"], ["layer4.1"]),
         ("unet-resnet50", {}, ["layer4"], ["layer4.2"]),
         ("unet", {"encoder": "convnext_atto"}, ["model.stages_3"], ["model.stages_3.blocks.1"]),
+        ("unet", {"encoder": "regnety_002"}, ["model.s4"], ["model.s4.b7"]),
+        ("unet", {"encoder": "efficientnet-b0"}, [f"_blocks.{n}" for n in range(11, 16)], ["_blocks.15"]),
+        ("unet", {"encoder": "mobilenet_v2"}, [f"features.{n}" for n in range(14, 19)], ["features.17", "features.18"]),
+        ("unet", {"encoder": "mit_b0"}, ["patch_embed4", "block4", "norm4"], ["block4.1", "norm4"]),
+        (
+            "unet",
+            {"encoder": "mobilenetv3_small_050"},
+            ["model.blocks.4", "model.blocks.5"],
+            ["model.blocks.4.2", "model.blocks.5"],
+        ),
         ("vit-tiny", {"dim": 32, "depth": 3}, ["blocks.2", "norm"], ["blocks.2", "norm"]),
     ],
 )
@@ -157,6 +167,11 @@ def test_the_last_stage_is_what_makes_the_deepest_map_and_the_last_block_the_end
     assert [names[unit] for unit in last_stage(given)] == stage
     assert [names[unit] for unit in last_block(given)] == block
     assert given.encoder.training
+
+
+def test_a_last_stage_without_blocks_has_no_last_one(installed: Registry) -> None:
+    with pytest.raises(ValueError, match="use train=last-stage"):
+        last_block(network(installed, "unet", encoder="vgg11_bn"))
 
 
 def test_an_encoder_that_does_not_show_its_stages_is_refused_in_a_sentence(installed: Registry) -> None:
