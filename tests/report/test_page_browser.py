@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -10,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import chromium, why_not
-from made_up import board, made_up_pack, put
+from made_up import board, disc, made_up_pack, made_up_scores, put
 
 from usbench.report.cells import cells
 from usbench.report.index import Index
@@ -57,8 +59,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         strange = Store(folder / "strange").open()
         for loss in ("none", HOSTILE):
             put(strange, loss, 0, 0.1, test_data=HOSTILE, train_data=HOSTILE, setting=f"{HOSTILE}{loss}")
+        folds = Store(folder / "folds").open()
+        for fold, loss in itertools.product(range(3), ("none", "loss-0")):
+            scores = made_up_scores(fold, 0.0).assign(name=[f"{fold}-{k}" for k in range(30)])
+            masks = np.stack([disc(64, k, 0.3) for k in range(30)])
+            put(folds, loss, 0, 0.0, scores=scores, masks=masks, arena=f"{fold}/a", fold=str(fold))
         made = {}
-        for name, place in (("board", store), ("strange", strange)):
+        for name, place in (("board", store), ("strange", strange), ("folds", folds)):
             made[name] = folder / f"{name}.html"
             made[name].write_text(page_text(cells(Index([place]).results), [place], [], images=True), "utf-8")
     return made
@@ -192,6 +199,14 @@ def test_any_two_rows_stand_side_by_side_and_a_case_opens(opened: Any) -> None:
     assert on(browser, "return document.getElementById('case').open")
     on(browser, "document.getElementById('see-truth').click()")
     assert on(browser, "return getComputedStyle(document.querySelector('#case-body path.t')).display") == "none"
+
+
+def test_cases_of_folds_are_shown_though_the_table_has_them_as_one_row(opened: Any) -> None:
+    browser = opened("folds")
+    assert len(column(browser, "th")) == 2
+    assert on(browser, "return document.getElementById('case-set').options.length") == 3
+    captions = on(browser, "return [...document.querySelectorAll('.case .cap span')].map((s) => s.textContent)")
+    assert captions and all("loss-0" in text or "none" in text for text in captions)
 
 
 def test_picking_a_method_singles_it_out_in_every_figure(opened: Any) -> None:

@@ -28,7 +28,7 @@ class Masks:
             if columns != -(-self.size[0] * self.size[1] // 8):
                 raise ValueError(f"rows of {columns} bytes are no masks of {self.size[0]} × {self.size[1]}")
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsbenchError(f"{self.path} holds no masks ({error}): run the same command again.") from error
+            raise UsbenchError(f"{self.path} holds no masks ({error}): delete the folder, run again.") from error
 
     def __len__(self) -> int:
         return self.count

@@ -51,6 +51,8 @@ class Origins:
             self.identities.setdefault(name, dict(record.get("identity") or {}))
         asked = Counter(run for part in every for run in self._asked.get(part.folder.name, ()))
         run = asked.most_common(1)[0][0] if asked else self._of_a_suite(cell)
+        if len(every) > len(cell.results):
+            run = None  # each fold has a command of its own
         versions = cell.results[0].versions
         if versions not in self.versions:
             self.versions.append(versions)

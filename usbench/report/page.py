@@ -43,6 +43,9 @@ def page_text(
     origins = Origins(stores)
     cases = gallery(by_fold, places_of(stores), images=images)
     rows = _rows(table, every, origins)
+    shown = {id(cell) for cell in every}
+    if apart := [cell for cell in by_fold if id(cell) not in shown]:  # cases are shown of folds, and ask for their rows
+        rows += _rows(table_of(apart), apart, origins)
     robust_of, robust = figures.robustness_panels(every, methods)
     budget_of, budget, same = figures.budget_panels(methods)
     data = {

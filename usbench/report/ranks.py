@@ -12,7 +12,7 @@ import pandas as pd
 
 from usbench.evaluate.statistics import critical_difference, friedman, mean_ranks
 from usbench.report.cells import Cell, shared_seeds
-from usbench.report.folds import folded
+from usbench.report.folds import WITHOUT, folded
 
 Shared = tuple[str, ...]
 LEAST_METHODS, LEAST_TRAININGS = 3, 2  # of a figure of mean ranks
@@ -77,7 +77,7 @@ class Family:
     title: str
     scores: pd.DataFrame  # method × condition
     trainings: dict[str, str]  # condition → what was trained on, by name: its test sets are of the same networks
-    seeds: int  # the fewest of a condition
+    seeds: dict[str, int]  # condition → how many all of its methods have
     cells: dict[str, list[Cell]] = field(default_factory=dict)
 
     @property
@@ -108,7 +108,8 @@ class Family:
     @property
     def p(self) -> float:
         """That all rank alike; NaN where it rests on one seed, from which no test is made."""
-        return friedman(self.complete) if self.seeds > 1 else math.nan
+        known = self.scores.dropna(axis="columns")
+        return friedman(self.complete) if min((self.seeds[str(name)] for name in known), default=0) > 1 else math.nan
 
 
 def families(some: Sequence[Cell]) -> list[Family]:
@@ -152,7 +153,9 @@ def _condition(cell: Cell) -> str:
 
 
 def _training(cell: Cell) -> str:
-    return f"{cell.row['train_data']} {cell.row['label_fraction']} {cell.row['fold']}"
+    """What it was trained on, by name; folds of a set share most of their images, and are one."""
+    left_out = str(cell.row["fold"]).partition(WITHOUT)[2]
+    return f"{cell.row['train_data']} {cell.row['label_fraction']} {left_out}"
 
 
 def _linked(members: Sequence[Cell]) -> list[list[Cell]]:
@@ -189,7 +192,7 @@ def _family(members: Sequence[Cell]) -> Family:
     row = members[0].row
     title = f"{row.get('backbone', '')}, {row.get('init', '')} weights, {members[0].primary}"
     own = {m: [cells[0] for cells in held.values()] for m, held in clear.items()}
-    return Family(title, scores.T, trainings, min(map(len, seeds.values()), default=0), own)
+    return Family(title, scores.T, trainings, {name: len(shared) for name, shared in seeds.items()}, own)
 
 
 def method_of(cell: Cell) -> str:

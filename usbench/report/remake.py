@@ -64,7 +64,7 @@ class Remaker:
         try:
             masks = Masks(result.folder).all()
         except UsbenchError as error:
-            return f"{MASKS}: {str(error).rstrip('.')}"
+            return f"{MASKS}: {error.__cause__ or error!s}"
         names = result.scores().get("name")
         if names is None:
             return f"{SCORES}: it has no column 'name'"

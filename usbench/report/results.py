@@ -16,6 +16,7 @@ import pandas as pd
 
 from usbench.errors import UsbenchError
 from usbench.runs.store import Store
+from usbench.spec import key_of
 
 SCORES = "scores.csv"
 BEST = "best-on-test.csv"  # scores of the step that the test set itself likes best
@@ -25,6 +26,7 @@ NEEDED_OF_ROW: dict[str, type] = {
     "setting": str, "arena": str, "seed": int, "loss": str, "baseline": str, "shift": str, "test_data": str,
     "label_fraction": Real,
 }  # fmt: skip
+OF_IMAGES = ("seed", "labelled", "inner", "pretrained", "images", "hidden")  # of an identity: seeds and images
 KEY = re.compile(r"[0-9a-z]+")
 
 
@@ -44,6 +46,8 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     budget: tuple[int, ...] = ()  # what the pretraining was given: steps and images a batch
     recipe: str = ""  # a digest of how it was fine-tuned
+    lineage: str = ""  # a digest of what its trainings are, but for seed, images and schedules; empty where they lack
+    schedules: str = ""  # those
     revision: int = 0  # of the rules that it was scored by
     file: str = SCORES  # of its folder: the per-image scores
 
@@ -93,7 +97,7 @@ def result_of(store: Store, folder: Path, record: dict[str, Any]) -> Result:
         raise UsbenchError(f"{folder / 'record.json'} lacks {error}: delete its folder and run again.") from None
     if lacking:
         raise UsbenchError(f"{folder / 'record.json'} has no sound '{lacking[0]}': delete its folder and run again.")
-    return Result(folder, row, facts, finetuned, versions, *_trainings(store, finetuned, facts), revision)
+    return Result(folder, row, facts, finetuned, versions, **_trainings(store, finetuned, facts), revision=revision)
 
 
 def _is_text(value: Any) -> bool:
@@ -101,18 +105,23 @@ def _is_text(value: Any) -> bool:
     return all(isinstance(part, str) for part in (value if isinstance(value, list) else [value or ""]))
 
 
-def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tuple[int, ...], str]:
-    """The pretraining's budget and the fine-tune's recipe.
+def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """The pretraining's budget, the fine-tune's recipe, and what both trainings are.
 
     The budget is what was given. What was used may be a little less, as a batch holds whole clips.
     """
     try:
-        tuned = store.record(f"finetune-{finetuned}")["identity"]
-        recipe = json.dumps(tuned.get("schedule"), sort_keys=True)  # what fits frozen features has none
-        if not tuned["pretrained"]:
-            return (), recipe
-        schedule = store.record(f"pretrain-{tuned['pretrained']}")["identity"]["schedule"]
-        return (int(schedule["steps"]), int(schedule["batch"])), recipe
+        tuned = dict(store.record(f"finetune-{finetuned}")["identity"])
+        source = dict(store.record(f"pretrain-{tuned['pretrained']}")["identity"]) if tuned["pretrained"] else {}
+        schedules = [part.pop("schedule", None) for part in (tuned, source)]  # what fits frozen features has none
+        budget = (int(schedules[1]["steps"]), int(schedules[1]["batch"])) if schedules[1] else ()
+        for part in (tuned, source):
+            for name in OF_IMAGES:
+                part.pop(name, None)
+        return {
+            "budget": budget, "recipe": json.dumps(schedules[0], sort_keys=True),
+            "lineage": key_of({"tuned": tuned, "source": source}), "schedules": key_of({"of": schedules}),
+        }  # fmt: skip
     except (
         UsbenchError,
         KeyError,
@@ -120,7 +129,7 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> tuple[tup
         ValueError,
         OverflowError,
     ):  # the evaluation came here without its trainings
-        return tuple(int(n) if isinstance(n := facts.get(k), int) else 0 for k in ("steps", "images_seen")), ""
+        return {"budget": tuple(int(n) if isinstance(n := facts.get(k), int) else 0 for k in ("steps", "images_seen"))}
 
 
 def chosen_by_test(result: Result) -> Result | None:

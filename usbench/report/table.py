@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -26,7 +26,7 @@ APART = {
 
 
 Tested = tuple[str, str]
-Common = dict[tuple[tuple[Any, ...], str], set[Tested]]
+Sides = dict[str, list[Cell]]  # in and out of distribution
 
 
 def plain_table(*headers: str, title: str) -> Table:
@@ -74,14 +74,13 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
         table.add_column("diff. [95 %]", justify="right", no_wrap=True)
     before, dropped = None, False
     for fraction, rows in sorted(by_fraction(every).items(), reverse=True):
-        common = _common(rows.values())
+        kept = {name: sides for group in _alike(rows) for name, sides in _kept(group).items()}
         for name, sides in rows.items():
             if table.row_count == LINES:
                 table.caption = f"The first {LINES} lines; all of them are in the CSV."
                 return table
-            kept = {side: _kept(sides, side, common) for side in ("in", "out")}
-            dropped = dropped or any(len(some) < len(sides.get(side, [])) for side, some in kept.items())
-            values = [part for some in kept.values() for part in _side(some)]
+            dropped = dropped or any(len(kept[name][side]) < len(cells) for side, cells in sides.items())
+            values = [part for side in ("in", "out") for part in _side(kept[name].get(side, []))]
             table.add_row("" if fraction == before else f"{fraction:g} %", escape(one_line(name)), *values)
             before = fraction
         table.add_section()
@@ -90,7 +89,7 @@ def results_table(every: Sequence[Cell], title: str) -> Table:
     return table
 
 
-def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[Cell]]]]:
+def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, Sides]]:
     """Fraction → line → side → cells. What differs in anything but the test set is never one line."""
     lines: list[list[Cell]] = []  # the test sets of the same fine-tunes
     line_of: dict[str, list[Cell]] = {}
@@ -102,7 +101,7 @@ def by_fraction(every: Sequence[Cell]) -> dict[float, dict[str, dict[str, list[C
             lines.append(line := [])
         line.append(cell)
         line_of |= dict.fromkeys(tuned, line)
-    found: dict[float, dict[str, dict[str, list[Cell]]]] = {}
+    found: dict[float, dict[str, Sides]] = {}
     for line, name in zip(lines, _names([line[0] for line in lines]), strict=True):
         for cell in line:
             sides = found.setdefault(float(cell.row["label_fraction"]), {}).setdefault(name, {})
@@ -115,28 +114,29 @@ def _tested(cell: Cell) -> Tested:
     return str(cell.row["test_data"]), str(cell.facts.get("pack", ""))
 
 
-def _trained(sides: Mapping[str, list[Cell]]) -> tuple[Any, ...]:
-    """What a line was trained on: only such lines are tested on the same sets."""
-    row = next(iter(sides.values()))[0].row
-    return row["train_data"], row["fold"], *sorted(map(_tested, sides.get("in", [])))
+def _alike(lines: Mapping[str, Sides]) -> list[dict[str, Sides]]:
+    """Lines that stand beside each other: trained on sets of one name, and linked by test sets of the same images."""
+    groups: list[tuple[set[tuple[Any, ...]], dict[str, Sides]]] = []
+    for name, sides in lines.items():
+        every = [cell for cells in sides.values() for cell in cells]
+        links = {(cell.row["train_data"], cell.row["fold"], *_tested(cell)) for cell in every}
+        near = [group for group in groups if group[0] & links]
+        groups = [group for group in groups if not group[0] & links]
+        together = {key: value for _, group in near for key, value in group.items()}
+        groups.append((links.union(*(group[0] for group in near)), {**together, name: sides}))
+    return [group for _, group in groups]
 
 
-def _common(lines: Iterable[Mapping[str, list[Cell]]]) -> Common:
-    """(training sets, side) → the test sets that every line of them has: a column pools the same images for all."""
-    found: Common = {}
-    for sides in lines:
-        for side, cells in sides.items():
-            tested = set(map(_tested, cells))
-            place = (_trained(sides), side)
-            found[place] = found.get(place, tested) & tested
-    return found
-
-
-def _kept(sides: Mapping[str, list[Cell]], side: str, common: Common) -> list[Cell]:
-    """A line's results on the sets that it shares with the others; all of them where there is no such set."""
-    cells = sides.get(side, [])
-    kept = [cell for cell in cells if _tested(cell) in common.get((_trained(sides), side), set())]
-    return kept or cells
+def _kept(lines: Mapping[str, Sides]) -> dict[str, Sides]:
+    """The lines with the test sets that all of them have, so that a column pools the same images for all; a line that
+    shares none keeps its own."""
+    kept: dict[str, Sides] = {name: {} for name in lines}
+    for side in ("in", "out"):
+        having = {name: sides[side] for name, sides in lines.items() if side in sides}
+        common = set.intersection(*(set(map(_tested, cells)) for cells in having.values())) if having else set()
+        for name, cells in having.items():
+            kept[name][side] = [cell for cell in cells if _tested(cell) in common] or cells
+    return kept
 
 
 def _names(firsts: Sequence[Cell]) -> list[str]:
@@ -146,10 +146,10 @@ def _names(firsts: Sequence[Cell]) -> list[str]:
     for what, words in APART.items():
         values: dict[tuple[str, float], set[Any]] = {}
         for name, row in zip(names, rows, strict=True):
-            values.setdefault((name, row["label_fraction"]), set()).add(row.get(what))
+            values.setdefault((name, row["label_fraction"]), set()).add(row.get(what) or "")
         twice = {name for (name, _), some in values.items() if len(some) > 1}
         names = [
-            f"{name} · {words.format(row.get(what))}" if name in twice else name
+            f"{name} · {words.format(row.get(what))}" if name in twice and row.get(what) else name
             for name, row in zip(names, rows, strict=True)
         ]
     return names

@@ -40,7 +40,7 @@ class Kinds:
         part = self._part("backbone", plugins["backbone"])
         network = build_network(part.entry, part.options, identity["size"], identity["seed"])
         if stage.kind == "finetune":
-            self._protocol(stage, identity)
+            self._protocol(stage, identity)[0].adapt(network)
             return
         cpu = self._compute({**identity, "device": "cpu"})
         loss = build_loss(

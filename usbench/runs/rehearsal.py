@@ -19,7 +19,9 @@ def rehearse(stages: Iterable[Stage], store: Store, registry: Registry) -> None:
     trainings = [stage for stage in stages if stage.kind != "evaluate" and not store.has(stage.id)]
     distinct: dict[str, Stage] = {}
     for stage in trainings:
-        parts = {"plugins": stage.places["plugins"], "size": stage.identity["size"], "kind": stage.kind}
+        own = {name: stage.identity.get(name) for name in ("size", "classes")}
+        batch = stage.identity.get("schedule", {}).get("batch")
+        parts = {"plugins": stage.places["plugins"], "kind": stage.kind, "batch": batch, **own}
         distinct.setdefault(json.dumps(parts, sort_keys=True, default=str), stage)
     if not distinct:
         return
