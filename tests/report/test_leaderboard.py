@@ -103,6 +103,39 @@ def test_what_differs_in_more_than_the_test_set_stands_on_a_line_of_its_own(stor
         assert shown[f"mine · fold {fold}"][1].startswith("+.100 ")
 
 
+def test_a_column_pools_the_test_sets_that_all_lines_of_a_training_have_and_says_so(store: Store) -> None:
+    of = {name: {"facts": {"pack": name * 3}, "test_data": name} for name in "xyz"}
+    means = {}
+    for loss in ("none", "mine"):
+        for name, gain in (("x", 0.0), ("y", 0.2)):
+            if (loss, name) != ("mine", "y"):
+                scores = put(store, loss, 0, gain, arena=f"a/{name}", **of[name])
+                means[loss, name] = scores.dice[scores.lesion].mean()
+        put(store, loss, 0, 0.1, arena="a/z", shift="out", **of["z"])
+    shown = lines(store)
+    assert shown["none"][0] == f"{means['none', 'x']:.3f}" and shown["mine"][0] == f"{means['mine', 'x']:.3f}"
+    table = results_table(cells(Index([store]).results), "")
+    assert "pools only the test sets" in str(table.caption)
+
+
+def test_another_pack_of_the_same_name_changes_no_line(store: Store) -> None:
+    for loss in ("none", "mine"):
+        put(store, loss, 0, 0.0, arena="a/x", facts={"pack": "one"})
+        put(store, loss, 0, 0.1, arena="a/y", test_data="y", shift="out", facts={"pack": "two"})
+        put(store, loss, 0, 0.2, arena="a/z", test_data="z", shift="out", facts={"pack": "three"})
+    before = lines(store)
+    put(store, "none", 0, 0.3, arena="b/x", setting="other", facts={"pack": "four"})
+    put(store, "none", 0, 0.3, arena="b/y", setting="other-y", test_data="y", shift="out", facts={"pack": "five"})
+    after = lines(store)
+    assert after["mine"] == before["mine"] and before["none"] in after.values() and len(after) == 3
+
+
+def test_where_one_patient_allows_no_interval_the_difference_stands_alone(store: Store) -> None:
+    for loss, gain in (("none", 0.0), ("mine", 0.1)):
+        put(store, loss, 0, 0.0, scores=made_up_scores(0, gain).assign(group=1))
+    assert lines(store)["mine"][1] == "+.100"
+
+
 def test_several_unseen_sets_are_pooled_over_the_seeds_that_all_have(store: Store) -> None:
     first = [put(store, "none", seed, 0.0, arena="a/y", test_data="y", shift="out") for seed in (0, 1)]
     second = put(store, "none", 1, 0.1, arena="a/z", test_data="z", shift="out")

@@ -146,10 +146,10 @@ def _names(firsts: Sequence[Cell]) -> list[str]:
     for what, words in APART.items():
         values: dict[tuple[str, float], set[Any]] = {}
         for name, row in zip(names, rows, strict=True):
-            values.setdefault((name, row["label_fraction"]), set()).add(row.get(what) or "")
+            values.setdefault((name, row["label_fraction"]), set()).add("" if row.get(what) is None else row[what])
         twice = {name for (name, _), some in values.items() if len(some) > 1}
         names = [
-            f"{name} · {words.format(row.get(what))}" if name in twice and row.get(what) else name
+            f"{name} · {words.format(row.get(what))}" if name in twice and row.get(what) not in (None, "") else name
             for name, row in zip(names, rows, strict=True)
         ]
     return names
