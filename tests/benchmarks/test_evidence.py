@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from usbench.report.cells import cells
+from usbench.report.files import csv_text
 from usbench.report.index import Index
 from usbench.report.leaderboard import table_of
+from usbench.report.trainings import trainings_table
 from usbench.runs.store import Store
+from usbench.share.publish import unpacked
 
 HOUSE = Path(__file__).parents[2]
 BENCHMARKS = HOUSE / "benchmarks"
@@ -33,6 +36,13 @@ def script(name: str) -> ModuleType:
 def test_a_published_table_can_be_made_again_from_its_scores(table: Path, usbench: Callable[..., Any]) -> None:
     said = usbench("verify", table)
     assert said.code == 0 and "all that could be made again is as it was" in said.out, said.err
+
+
+@pytest.mark.parametrize("table", PUBLISHED, ids=lambda path: path.parent.name)
+def test_a_published_table_of_trainings_is_what_their_records_say(table: Path) -> None:
+    with unpacked(table.with_name("scores.zip")) as store:
+        every = (folder.name for folder in store.stages.iterdir())
+        assert csv_text(trainings_table(store, every)) == table.with_name("trainings.csv").read_text("utf-8")
 
 
 @pytest.mark.parametrize("patients", [60, 375])

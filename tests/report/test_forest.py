@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import put
+from made_up import made_up_scores, put
 
 from usbench.report import forest as module
 from usbench.report.cells import cells
@@ -42,6 +42,21 @@ def test_every_row_with_a_baseline_is_a_point_at_its_difference(store: Store, dr
     table = table_of(every)
     assert points == {round(x, 6) for x in table.delta_vs_supervised.dropna()}
     assert [axis.get_title() for axis in figure.axes] == ["x → x", "x → y (unseen)"]
+    pyplot().close(figure)
+
+
+def test_each_protocol_has_a_panel_and_folds_are_one_point(store: Store, drawn: list[Any]) -> None:
+    for protocol in ("pocus", "pocus:train=full"):
+        for fold in range(3):
+            for loss in ("none", "one"):
+                scores = made_up_scores(fold, 0.0).assign(name=[f"{fold}-{k}" for k in range(30)])
+                arena = f"{protocol}{fold}"
+                put(store, loss, 0, 0.1, scores=scores, arena=arena, fold=str(fold), protocol=protocol)
+    forest(cells(Index([store]).results), Path("unused"))
+    (figure,) = drawn
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == ["x → x, by pocus", "x → x, by pocus:train=full"]
+    assert [sum(len(line.get_xdata()) for line in a.lines if line.get_marker() == "o") for a in shown] == [1, 1]
     pyplot().close(figure)
 
 

@@ -17,9 +17,13 @@ FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what makes a sprea
 MARKS = "\\`*_{}[]()#!|~$:"  # what Markdown may make something of
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 HEAD = (
-    "loss", "aug", "backbone", "init", "pretrain labels", "trained on", "tested on", "shift", "labels", "metric",
-    "mean [95 %]", "difference [95 %]", "p (Holm)", "rank", "mean rank", "seeds", "images", "groups", "key",
+    "loss", "aug", "backbone", "init", "protocol", "pretrain labels", "trained on", "tested on", "fold", "shift",
+    "labels", "metric",
+    "mean [95 %]", "difference [95 %]", "p (Holm)", "rank", "mean rank", "step by", "seeds", "images", "groups", "key",
 )  # fmt: skip
+
+
+TEXTS = ("loss", "aug", "backbone", "init", "protocol", "pretrain_labels", "train_data", "test_data", "fold")
 
 
 def one_line(text: str) -> str:
@@ -76,14 +80,14 @@ def blocks(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def _table(table: pd.DataFrame) -> str:
     lines = [_row(HEAD), _row(["---"] * len(HEAD))]
     for row in table.to_dict("records"):
-        texts = [row[k] for k in ("loss", "aug", "backbone", "init", "pretrain_labels", "train_data", "test_data")]
+        texts = [row[name] for name in TEXTS]
         lines.append(
             _row(
                 [
                     *map(plain, texts), plain(row["shift"]), f"{row['label_fraction']:g} %", plain(row["primary"]),
                     with_ends(row, "score_mean", "score", ".3f"),
                     with_ends(row, "delta_vs_supervised", "delta_vs_supervised", "+.3f"), number(row["p_holm"], ".3g"),
-                    number(row["rank"], "g"), number(row["mean_rank"], ".2f"),
+                    number(row["rank"], "g"), number(row["mean_rank"], ".2f"), plain(row["selection"]),
                     *(number(row[k], "g") for k in ("seeds", "images", "groups")), plain(row["key"]),
                 ]
             )

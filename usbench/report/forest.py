@@ -20,9 +20,11 @@ SHADES = ("#d6246e", "#7c3aed", "#0f766e", "#b45309", "#6b7280")  # from few lab
 def forest(every: Sequence[Cell], path: Path) -> None:
     """A panel for each training and test set, a line for each method, a point for each label fraction."""
     cells = [cell for cell in folded(every) if not cell.corrupted and cell.base is not None]
-    panels: dict[tuple[str, str, str], list[Cell]] = {}
+    panels: dict[tuple[str, str, str, str], list[Cell]] = {}
+    protocols = {cell.row["protocol"] for cell in cells}
     for cell in cells:
-        panels.setdefault((cell.row["train_data"], cell.row["shift"], cell.row["test_data"]), []).append(cell)
+        by = cell.row["protocol"] if len(protocols) > 1 else ""
+        panels.setdefault((cell.row["train_data"], cell.row["shift"], cell.row["test_data"], by), []).append(cell)
     if not panels:
         return
     fractions = sorted({float(cell.row["label_fraction"]) for cell in cells})
@@ -32,7 +34,7 @@ def forest(every: Sequence[Cell], path: Path) -> None:
     plt = pyplot()
     size = (2.9 * wide + 1.2, (0.27 * len(methods) + 1.0) * high + 0.3)
     figure, axes = plt.subplots(high, wide, figsize=size, squeeze=False, sharex=True, sharey=True)
-    for axis, ((trained, shift, tested), some) in zip(axes.flat, panels.items(), strict=False):
+    for axis, ((trained, shift, tested, by), some) in zip(axes.flat, panels.items(), strict=False):
         axis.axvline(0, color="black", linewidth=0.8)
         for number, fraction in enumerate(fractions):
             shift_by = 0.5 * ((number + 0.5) / len(fractions) - 0.5)
@@ -44,7 +46,7 @@ def forest(every: Sequence[Cell], path: Path) -> None:
             label = f"{fraction:g} % of the labels" if axis is axes.flat[0] else None
             axis.errorbar(mean, y, xerr=ends, fmt="o", ms=3.5, lw=1.2, color=SHADES[number % len(SHADES)], label=label)
         where = "" if shift == "in" else " (unseen)" if shift == "out" else f" ({shift})"
-        axis.set_title(plain_text(f"{trained} → {tested}{where}"), fontsize=8)
+        axis.set_title(plain_text(f"{trained} → {tested}{where}" + (f", by {by}" if by else "")), fontsize=8)
         axis.grid(axis="x", alpha=0.25)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)

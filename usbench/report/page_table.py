@@ -16,8 +16,8 @@ from usbench.report.files import blocks, number, visible, with_ends
 from usbench.report.table import title_of
 
 TEXTS = {
-    "loss": "loss", "aug": "aug", "backbone": "backbone", "init": "init", "pretrain_labels": "pretrain labels",
-    "train_data": "trained on", "test_data": "tested on", "shift": "shift",
+    "loss": "loss", "aug": "aug", "backbone": "backbone", "init": "init", "protocol": "protocol",
+    "pretrain_labels": "pretrain labels", "train_data": "trained on", "test_data": "tested on", "shift": "shift",
 }  # fmt: skip
 NUMBERS = {"seeds": "seeds", "images": "images", "groups": "groups"}
 ALWAYS = {"loss", "test_data"}  # shown though all rows have the same; other such columns stand in the caption

@@ -15,6 +15,8 @@ from usbench.report.forest import NAME as PICTURE
 from usbench.report.forest import forest
 from usbench.report.leaderboard import board_of
 from usbench.report.results import results
+from usbench.report.trainings import NAME as TRAININGS
+from usbench.report.trainings import trainings_table
 from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
@@ -31,6 +33,7 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
     """Write a suite's leaderboard; returns its folder and the rows."""
     folder = suite_folder(plan, store)
     folder.mkdir(exist_ok=True)
+    stages = sorted({stage.id for stage in (*plan.trainings, *tests)})
     # First of all: from here on it is this that says that the stages are needed.
     write_json(
         folder / "suite.json",
@@ -46,13 +49,14 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
             ],
             "tests": [[stage.id, stage.title] for stage in tests],
             "rows": {stage.id: stage.row for stage in tests},
-            "stages": sorted({stage.id for stage in (*plan.trainings, *tests)}),
+            "stages": stages,
         },
     )  # fmt: skip
     every = suite_cells(folder, store)
     write_csv(board_of(every), folder / "leaderboard.csv")
     if pooled := matrices(result for cell in every for result in cell.results):
         write_csv(confusion_table(pooled), folder / CONFUSION)
+    write_csv(trainings_table(store, filter(store.has, stages)), folder / TRAININGS)
     forest(every, folder / PICTURE)
     return folder, every
 

@@ -22,6 +22,8 @@ from usbench.report.leaderboard import board_of
 from usbench.report.masks import MASKS
 from usbench.report.ranks import families
 from usbench.report.results import Result, evaluations, results, whole
+from usbench.report.trainings import NAME as TRAININGS
+from usbench.report.trainings import trainings_table
 from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
@@ -89,6 +91,7 @@ def summarise(plan: Plan, store: Store) -> Summary:
     write_json(folder / "run.json", run)
     summary = read_summary(folder, store)
     write_csv(board_of(summary.cells), folder / "leaderboard.csv")
+    write_csv(trainings_table(store, (stage.id for stage in plan.stages)), folder / TRAININGS)
     if found := matrices(result for cell in summary.cells for result in cell.results):
         write_csv(confusion_table(found), folder / CONFUSION)
     if not all((folder / name).is_file() for name in summary.pictures):

@@ -26,7 +26,7 @@ from usbench.whole import written
 
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
-TABLES = ("leaderboard.csv", "confusion.csv")
+TABLES = ("leaderboard.csv", "confusion.csv", "trainings.csv")
 KINDS = ("run.json", "suite.json")  # says what folder it is
 MEMBER = re.compile(r"store\.json|(stages/)?[\w.-]+/[\w.-]+", re.ASCII)
 MOST = 2 << 30  # bytes, unpacked
