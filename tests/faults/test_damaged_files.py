@@ -83,7 +83,7 @@ def test_a_record_without_its_parts_is_named(world: World, tmp_path: Path) -> No
 
 
 def test_a_prediction_that_cannot_be_made_leaves_no_folder(world: World, tmp_path: Path) -> None:
-    assert _case("image, predicted", "no width", world, tmp_path / "case", 0)[0] == "1"
+    assert _case("image, predicted", "no width", world, tmp_path / "case", 0)[0] == "2"
 
 
 def test_a_plugin_that_leaves_or_registers_rubbish_is_listed_as_broken(world: World, tmp_path: Path) -> None:
