@@ -15,7 +15,7 @@ OPTION = re.compile(r"^(?P<indent>\s*)(?P<name>\w+)(?:\s*\([^)]*\))?:\s+(?P<text
 
 def explained(entry: Entry) -> dict[str, str]:
     """Option → what its line under `Args:` says; none where there is no such line."""
-    lines = iter(_docstring(entry).partition("Args:\n")[2].splitlines())
+    lines = _docstring(entry).partition("Args:\n")[2].splitlines()
     found: dict[str, str] = {}
     name, depth = "", None
     for line in lines:

@@ -12,6 +12,7 @@ from made_up import made_up_scores, put
 
 from usbench.api.stored import compare
 from usbench.evaluate.statistics import crossed_interval
+from usbench.report import folds
 from usbench.report.cells import cells
 from usbench.report.files import write_csv
 from usbench.report.folds import FOLDS, folded, pooled_folds
@@ -51,6 +52,14 @@ def test_the_mean_and_its_interval_are_over_all_images_and_a_person_of_two_folds
         assert cell.row["fold"] == "0 1 2 3 4"
         assert cell.counts()["groups"] == images.group.nunique()
         assert cell.facts["device_seconds"] == 1.0 and cell.facts["dice_inner"] == pytest.approx(0.5)
+
+
+def test_scores_are_read_once_for_all_tables_and_figures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store)
+    every = cells(Index([store]).results)
+    first = [cell.row["setting"] for cell in folded(every)]
+    monkeypatch.setattr(folds, "_apart", lambda some: pytest.fail("the scores were read again"))
+    assert [cell.row["setting"] for cell in folded(every)] == first
 
 
 def test_the_difference_to_the_baseline_is_paired_over_all_images(store: Store) -> None:

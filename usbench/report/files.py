@@ -18,8 +18,8 @@ MARKS = "\\`*_{}[]()#!|~$:"  # what Markdown may make something of
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 HEAD = (
     "loss", "aug", "backbone", "init", "protocol", "pretrain labels", "trained on", "tested on", "fold", "shift",
-    "labels", "metric",
-    "mean [95 %]", "difference [95 %]", "p (Holm)", "rank", "mean rank", "step by", "seeds", "images", "groups", "key",
+    "labels", "metric", "mean [95 %]", "difference [95 %]", "p (Holm)", "rank", "mean rank", "step by", "seeds",
+    "images", "groups", "key",
 )  # fmt: skip
 
 

@@ -105,6 +105,11 @@ def _can_be_one(folds: Folds) -> bool:
     names = set(map(_fold, folds))
     if not len(names) == len(folds) > 1 or len({cell.seeds for cell in folds}) > 1:
         return False
+    key = " ".join(["apart", *(cell.key for cell in folds)])  # scores are read once, not for every table and figure
+    return bool(folds[0].memo.numbers(key, lambda: [float(_apart(folds))])[0])
+
+
+def _apart(folds: Folds) -> bool:
     images = np.concatenate([cell.results[0].scores()["name"].to_numpy(str) for cell in folds])
     return len(np.unique(images)) == len(images)
 
