@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 1000
 
-A table has lesion images of patients, one to three each, scored by three seeds. Patients differ, images differ, and the
+A table has lesion images of patients, one to three each, scored by three seeds; in some, every tenth patient has
+twenty times as many, as videos do. Patients differ, images differ, and the
 seeds move all scores of a run together (`seed`). The truth is known, so it can be counted how often a 95 % interval
 holds it. The second half draws two methods that are the same, three seeds against three, many rows a table, and counts
 how many are called better or worse at 0.05, each row by itself and after Holm.
@@ -19,6 +20,7 @@ import numpy as np
 from usbench.evaluate.statistics import crossed_interval, holm
 
 PATIENTS, DEVIATIONS, SEEDS, ROWS = (60, 375), (0.0, 0.01, 0.03), 3, 4
+UNEVEN, MANY = (30, 100), 20
 TRUTH = 0.7
 
 
@@ -34,18 +36,21 @@ def trainings(rng: np.random.Generator, groups: np.ndarray, deviation: float, se
     return deviation * rng.normal(size=seeds) + 0.05 * rng.normal(size=(len(groups), seeds))
 
 
-def patients_of(rng: np.random.Generator, count: int) -> np.ndarray:
-    """One to three images a patient."""
-    return np.repeat(np.arange(count), rng.integers(1, 4, count))
+def patients_of(rng: np.random.Generator, count: int, *, uneven: bool = False) -> np.ndarray:
+    """One to three images a patient, or twenty times as many for every tenth."""
+    many = np.where(np.arange(count) % 10 == 0, MANY, 1) if uneven else 1
+    return np.repeat(np.arange(count), many * rng.integers(1, 4, count))
 
 
-def coverage(patients: int, deviation: float, repeats: int, seed: int = 0) -> float:
+def coverage(
+    patients: int, deviation: float, repeats: int, seed: int = 0, *, uneven: bool = False, seeds: int = SEEDS
+) -> float:
     """The share of 95 % intervals that hold the truth."""
     rng = np.random.default_rng([seed, patients, int(deviation * 1000)])
     held = 0
     for _ in range(repeats):
-        groups = patients_of(rng, patients)
-        found = crossed_interval(scores(rng, groups, deviation), groups)
+        groups = patients_of(rng, patients, uneven=uneven)
+        found = crossed_interval(scores(rng, groups, deviation, seeds), groups)
         held += found.low <= TRUTH <= found.high
     return held / repeats
 
@@ -70,6 +75,9 @@ def lines(repeats: int, tables: int) -> Iterator[str]:
     for patients, deviation in itertools.product(PATIENTS, DEVIATIONS):
         share = coverage(patients, deviation, repeats)
         yield f"{patients:4d} patients, {SEEDS} seeds, seed sd {deviation:.2f}: {share:.1%} of {repeats} intervals hold"
+    for patients, seeds in itertools.product(UNEVEN, (1, SEEDS)):
+        share = coverage(patients, 0.01 if seeds > 1 else 0.0, repeats, uneven=True, seeds=seeds)
+        yield f"{patients:4d} uneven patients, {seeds} seeds: {share:.1%} of {repeats} intervals hold"
     called, adjusted = equal_methods(tables)
     yield f"{tables} tables of equal methods: {called:.1%} of rows called different; after Holm, any in {adjusted:.1%}"
 

@@ -21,7 +21,8 @@ from usbench.data.pack import Pack
 from usbench.draws import generator
 from usbench.hooks import registry
 from usbench.report.cells import Cell, pooled
-from usbench.report.figures import ROW, TRUTH, masks_of, pyplot, save_figure
+from usbench.report.figures import ROW, TRUTH, pyplot, save_figure
+from usbench.report.masks import Masks
 from usbench.train.pretrain import Part, build_views
 from usbench.views import DEVIATION, MEAN
 
@@ -66,7 +67,8 @@ def predicted(found: Any, pack: Pack, fractions: Sequence[float]) -> tuple[np.nd
     lesions = np.flatnonzero(tables[-1].lesion.to_numpy())
     at = lesions[np.argsort(tables[-1].dice.to_numpy()[lesions], kind="stable")][len(lesions) // 2]
     row = int(np.flatnonzero(pack.table.name == tables[-1].name[at])[0])
-    made = [(masks_of(c.results[0].folder)[at], float(t.dice[at])) for c, t in zip(cells, tables, strict=True)]
+    masks = [Masks(cell.results[0].folder).of([int(at)])[0] for cell in cells]
+    made = list(zip(masks, (float(table.dice[at]) for table in tables), strict=True))
     return pack.images[row], pack.plane("mask", np.array([row]))[0], made
 
 

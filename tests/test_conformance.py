@@ -134,6 +134,58 @@ class LostQueue(Sound):
         return before
 
 
+class Counts(Sound):
+    """Behaves otherwise after so many steps that no check takes as many."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.n = self.make()
+
+    def make(self) -> Any:
+        return 0
+
+    def count(self) -> None:
+        self.n += 1
+
+    def after_backward(self, batch: Batch) -> None:
+        self.count()
+
+
+class CountsInAList(Counts):
+    make, count = list, lambda self: self.n.append(1)
+
+
+class CountsInAnArray(Counts):
+    make, count = lambda self: np.zeros(2), lambda self: np.add(self.n, 1, out=self.n)
+
+
+class CountsInADict(Counts):
+    make, count = lambda self: {"n": [0]}, lambda self: self.n["n"].append(1)
+
+
+class OwnOptimizer(Counts):
+    def make(self) -> Any:
+        self.scale = nn.Parameter(torch.ones(()))
+        return torch.optim.Adam([self.scale])
+
+    def objective(self, out: Out, batch: Batch) -> Tensor:
+        return super().objective(out, batch) * self.scale.clamp(0.9, 1.1)
+
+    def count(self) -> None:
+        self.n.step()
+
+
+class Cache(Counts):
+    """What is made again where it is lacking need not be in a checkpoint."""
+
+    def make(self) -> Any:
+        self._places = {}
+        return 0
+
+    def count(self) -> None:
+        self._places.setdefault(32, np.arange(3))
+
+
 class NotInBf16(Sound):
     def objective(self, out: Out, batch: Batch) -> Tensor:
         rough = out.maps[0][-1].dtype == torch.bfloat16
@@ -241,7 +293,15 @@ PLANTED = {
     FrozenTeacher: ("moves_the_teacher", "'teacher_encoder."),
     DeafStudent: ("uses_the_teacher", "teacher of zeros"),
     UnusedView: ("uses_each_view", "view 1 may hold anything"),
-    LostQueue: ("goes_on_from_a_checkpoint", "at step 2 the loss is"),
+    LostQueue: (
+        "goes_on_from_a_checkpoint",
+        "'seen' changed (its type is list) and is in no checkpoint: make it a buffer",
+    ),
+    Counts: ("goes_on_from_a_checkpoint", "'n' changed from 0 to 4 and is in no checkpoint: make it a buffer, or use"),
+    CountsInAList: ("goes_on_from_a_checkpoint", "'n' changed (its type is list)"),
+    CountsInAnArray: ("goes_on_from_a_checkpoint", "'n' changed (its type is ndarray)"),
+    CountsInADict: ("goes_on_from_a_checkpoint", "'n' changed (its type is dict)"),
+    OwnOptimizer: ("goes_on_from_a_checkpoint", "'n' changed (its type is Adam)"),
     NotInBf16: ("bears_bf16", "the loss is nan"),
     InFloat32: ("bears_bf16", "self.autocast()"),
     OwnGenerator: ("draws_from_the_harness", "'rng' is a generator of its own"),
@@ -261,7 +321,7 @@ def test_a_loss_that_learns_from_labels_is_registered_as_one_that_does() -> None
 
 
 def test_a_sound_loss_breaks_nothing() -> None:
-    assert broken_of("loss", Sound) == {}
+    assert broken_of("loss", Sound) == broken_of("loss", Cache) == {}
 
 
 @pytest.mark.parametrize("loss", PLANTED, ids=lambda loss: loss.__name__)
@@ -316,6 +376,39 @@ def test_what_does_not_run_at_all_is_said_once(body: Callable[..., Any], words: 
 def test_a_loss_without_a_summary_or_a_link_is_told_so() -> None:
     entry = replace(entry_of("loss", Sound), summary="", reference="a paper")
     assert {v.check for v in check(entry) if not v.kept} == {"says_what_it_is", "says_where_it_is_from"}
+
+
+def test_a_loss_without_a_paper_keeps_its_promises() -> None:
+    (verdict,) = [
+        v for v in check(replace(entry_of("loss", Sound), reference="")) if v.check == "says_where_it_is_from"
+    ]
+    assert verdict.kept and verdict.note == "it names no paper"
+
+
+def test_a_loss_whose_parts_are_called_like_columns_of_the_curve_is_refused() -> None:
+    def body(self: Loss, out: Out, batch: Batch) -> dict[str, Tensor]:
+        return {"step": out.z[0].mean(), "b": out.z[1].mean()}
+
+    broken = broken_of("loss", type("Toy", (Sound,), {"objective": body}))
+    assert "a part of the loss is called 'step'" in broken["gives_named_scalars"]
+
+
+def test_a_loss_that_leaves_the_program_breaks_a_promise() -> None:
+    def body(self: Loss, out: Out, batch: Batch) -> Tensor:
+        raise SystemExit("bye")
+
+    assert "it raised SystemExit: bye (test_conformance.py, line" in str(
+        broken_of("loss", type("Toy", (Sound,), {"objective": body}))
+    )
+
+
+def test_a_failure_in_a_library_is_told_by_the_line_of_the_author() -> None:
+    def body(self: Loss, out: Out, batch: Batch) -> Tensor:
+        return functional.cosine_similarity(out.z[0], torch.ones(3))
+
+    (said,) = broken_of("loss", type("Toy", (Sound,), {"objective": body})).values()
+    line = body.__code__.co_firstlineno + 1
+    assert said.endswith(f"(test_conformance.py, line {line})")
 
 
 def test_a_tensor_made_while_training_is_taken_away_again() -> None:
@@ -374,6 +467,16 @@ class Hoarder(Gain):
         self.source = np.random.default_rng(0)
 
 
+class Counting(Gain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 0
+
+    def draw(self, rng: np.random.Generator, boxes: np.ndarray, *, local: bool) -> dict[str, np.ndarray]:
+        self.n += 1
+        return super().draw(rng, boxes, local=local)
+
+
 class TooBright(Gain):
     def forward(self, images: Tensor, drawn: Mapping[str, Tensor], sector: Tensor | None) -> Tensor:
         return 3 * super().forward(images, drawn, sector)
@@ -420,6 +523,7 @@ def test_a_sound_augmentation_breaks_nothing() -> None:
         (OneForAll, "draws_for_each_sample", "copies of an image come out equal"),
         (Noise, "hangs_on_its_draws", "comes out otherwise another time"),
         (Hoarder, "hangs_on_its_draws", "'steps.0.source' is a generator of its own"),
+        (Counting, "hangs_on_its_draws", "'steps.0.n' changed from "),
         (TooBright, "keeps_greys_in_range", "not in [0, 1]"),
         (InPlace, "keeps_shape_and_input", "step 1, InPlace, writes into its input"),
         (Lifts, "leaves_what_is_outside", "step 1, Lifts, changes"),
@@ -600,6 +704,19 @@ def test_a_sound_protocol_breaks_nothing() -> None:
     [
         ({"primary": "dice"}, "scores_what_it_names", "primary 'dice' is none of"),
         ({"metrics": ("overlap", "dice")}, "scores_what_it_names", "a score has ['overlap'], not"),
+        ({"metrics": ("overlap", "group")}, "scores_what_it_names", "scores 'group', and a column of scores.csv has"),
+        (
+            {"score": lambda self, *planes: {**Threshold.score(self, *planes), "lesion": 1.0}},
+            "scores_what_it_names", "scores 'lesion'",
+        ),
+        (
+            {"score": lambda self, *planes: {"overlap": "good"}},
+            "scores_what_it_names", "the score 'overlap' is 'good' (str): give a number, or NaN",
+        ),
+        (
+            {"score": lambda self, *planes: {"overlap": 1 - Threshold.score(self, *planes)["overlap"]}},
+            "scores_what_it_names", "'overlap' of a perfect mask is 0, and of an empty one",
+        ),
         (
             {"inner": lambda self, output, batch: -self.objective(output, batch)},
             "scores_each_image_inside", "for 8 images it is ()",

@@ -16,7 +16,7 @@ from usbench.hooks import Registry
 HOUSE = Path(__file__).parent.parent
 FLOORS = (
     {"errors", "draws", "items", "source", "options", "hookspecs", "hooks", "contracts", "views", "spec", "suites",
-     "scaffold", "machine", "whole", "explained"},
+     "scaffold", "machine", "loose", "made", "whole", "explained", "registration"},
     {"data"},
     {"train", "evaluate"},
     {"runs", "conformance"},

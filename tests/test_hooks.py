@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -130,6 +133,49 @@ def test_a_loose_file_is_a_plugin_and_one_that_cannot_be_imported_is_listed(bare
     assert list(bare.broken) == ["broken"] and "a_module_that_is_not_there" in bare.broken["broken"]
 
 
+@pytest.mark.parametrize(
+    "text", ["x = 1\n", "from usbench import hookimpl\n@hookimpl\ndef usbench_losses(register):\n    pass\n"]
+)
+def test_a_loose_file_that_registers_nothing_is_listed_as_broken(bare: Registry, tmp_path: Path, text: str) -> None:
+    (tmp_path / "empty.py").write_text(text)
+    bare.load_folder(tmp_path)
+    assert bare.broken["empty"].startswith("it registers nothing") and not bare.pm.has_plugin("empty")
+    with pytest.raises(UsbenchError, match=r"unknown plugin 'empty'.* 'empty' \(it registers nothing"):
+        raise bare.unknown(None, "empty")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"options": {"sizes": [1, 2]}}, r"option 'sizes' of loss 'mine' has the default \[1, 2\]"),
+        ({"options": {"act": print}}, "option 'act' of loss 'mine' has the default"),
+        ({"options": {"pair": (1, (2, 3))}}, "option 'pair' of loss 'mine'"),
+        ({"activation": print}, "argument 'activation' of loss 'mine' is .*, which is no JSON"),
+        ({"baseline": "longer"}, "baseline of loss 'mine' is 'longer': 'plain' or 'long'"),
+        ({"needs": None}, "needs of loss 'mine' is None"),
+        ({"needs": ("masks",)}, "loss 'mine' needs 'masks', which nothing has: did you mean 'mask'"),
+        ({"uses": ("mask",)}, "loss 'mine' uses mask"),
+        ({"revision": "2"}, "revision of loss 'mine' is '2': a whole number"),
+    ],
+    ids=str,
+)
+def test_what_register_cannot_take_is_named_when_the_plugin_is_loaded(bare: Registry, more: dict, words: str) -> None:
+    bare.add(plugin("usbench_losses", "mine", **more), "stranger")
+    assert not list(bare.entries()) and re.search(words, bare.broken["stranger"])
+
+
+def test_nothing_to_build_is_for_baselines_alone(bare: Registry) -> None:
+    module = plugin("usbench_losses")
+    module.usbench_losses = hookimpl(lambda register: register("mine", None, summary="nothing"))
+    bare.add(module, "stranger")
+    assert "loss 'mine' has no factory" in bare.broken["stranger"]
+
+
+def test_every_kind_of_option_is_taken(bare: Registry) -> None:
+    bare.add(plugin("usbench_losses", "mine", options={**DEFAULTS, "none": None, "names": ("a", "b")}), "stranger")
+    assert not bare.broken
+
+
 def test_a_module_can_be_named_without_an_entry_point(bare: Registry) -> None:
     bare.load_modules("usbench_baseline, usbench_not_there")
     assert bare.get("loss", "none").plugin == "baseline"
@@ -249,6 +295,51 @@ def test_a_plugin_gets_another_digest_when_one_that_it_imports_is_edited(
     before = of("usbench_upper"), of("usbench_far")
     (tmp_path / "usbench_lower" / "steps.py").write_text("x = 2\n")
     assert of("usbench_upper") != before[0] and of("usbench_far") == before[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "helper"),
+    [
+        ("from labtools.maths import x\n", "labtools/maths.py"),
+        ("import _shared\n", "_shared.py"),
+        ("FACTORY = 'labtools.maths:Loss'\n", "labtools/maths.py"),
+        ("def usbench_losses(register):\n    from _shared import x\n", "_shared.py"),
+    ],
+)
+def test_a_loose_file_gets_another_digest_when_own_code_that_it_imports_or_names_is_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, helper: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "labtools").mkdir()
+    for file in ("labtools/__init__.py", "labtools/maths.py", "_shared.py", "_other.py"):
+        (tmp_path / file).write_text("x = 1\n")
+    (tmp_path / "mine.py").write_text(f"import json, torch, pytest\n{text}")
+
+    def of() -> str:
+        digest.cache_clear()
+        return Entry("loss", "m", None, "", "", "p", str(tmp_path / "mine.py")).source
+
+    before = of()
+    (tmp_path / "_other.py").write_text("x = 2\n")
+    assert of() == before
+    (tmp_path / helper).write_text("x = 2\n")
+    assert of() != before
+
+
+def test_loose_files_share_code_in_files_that_begin_with_an_underscore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    (tmp_path / "_shared_by_two.py").write_text("from usbench import hookimpl\n")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(
+            f"from _shared_by_two import hookimpl\n\n\n@hookimpl\ndef usbench_losses(register):\n"
+            f"    register('{name}', 'builtins:object', summary='{name}')\n"
+        )
+    registry = Registry()
+    registry.load_folder(tmp_path)
+    assert not registry.broken and [e.name for e in registry.entries("loss")] == ["one", "two"]
+    assert importlib.util.find_spec("one") is None, "a loose file is no module for others"
 
 
 def test_first_party_plugins_load_and_say_what_they_are(installed: Registry) -> None:

@@ -17,6 +17,10 @@ class UsbenchError(Exception):
     exit_code = 2
 
 
+class Refused(UsbenchError):
+    """What a stage is made of cannot be built so: a bad option."""
+
+
 class RunFailed(UsbenchError):
     """A run or a check that began and could not end well: exit code 1."""
 

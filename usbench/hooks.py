@@ -6,7 +6,6 @@ Listing, validating and planning read only what is here: nothing of torch is imp
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -15,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from usbench.errors import UsbenchError, unknown
+from usbench.errors import Refused, UsbenchError, unknown
 from usbench.hookspecs import GROUP, HOOK_OF, KINDS, Hooks
+from usbench.loose import Shared, import_file
 from usbench.options import cast
+from usbench.registration import check_registration, words
 from usbench.source import digest
 
 
@@ -65,10 +65,11 @@ class Entry:
         """Call the factory with the registered defaults, the fixed arguments and the given options."""
         try:
             return self.resolve()(*args, **{**self.options, **self.fixed, **options})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, SystemExit) as error:
             chosen = {k: v for k, v in options.items() if k not in self.options or v != self.options[k]}
             shown = ", ".join(f"{k}={v!r}" for k, v in chosen.items()) or "its defaults"
-            raise UsbenchError(f"{self.kind} '{self.name}' refuses {shown}: {error}") from error
+            why = f"it leaves the program (SystemExit: {error})" if isinstance(error, SystemExit) else error
+            raise Refused(f"{self.kind} '{self.name}' refuses {shown}: {why}") from error
 
     def parse(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """All options resolved: given ones checked against the declared defaults and cast to their type."""
@@ -90,7 +91,7 @@ def load_object(path: str, asker: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError, SystemExit) as error:
         raise UsbenchError(f"{asker} names '{path}', which cannot be loaded: {error}.") from error
 
 
@@ -130,7 +131,7 @@ class Registry:
             self._entries = before
             self.pm.unregister(name=name)
             raise
-        except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is listed as broken
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin may raise anything
             self._entries = before
             if self.pm.has_plugin(name):
                 self.pm.unregister(name=name)
@@ -171,20 +172,14 @@ class Registry:
             )
         if not isinstance(name, str) or not name or not all(c.isalnum() or c in "-_." for c in name):
             raise UsbenchError(f"plugin '{plugin}' registers the {kind} {name!r}: use letters, digits, '-', '_', '.'.")
-        if not (factory is None or isinstance(factory, str) or callable(factory)):
-            raise TypeError(f"the factory of {kind} '{name}' is a {type(factory).__name__}: give a class or a function")
-        if not isinstance(summary, str) or not isinstance(reference, str):
-            raise TypeError(f"summary and reference of {kind} '{name}' must be text")
-        if not isinstance(options or {}, Mapping) or not all(isinstance(key, str) for key in options or {}):
-            raise TypeError(f"the options of {kind} '{name}' must be a dict of names and defaults")
-        if wrong := set((uses,) if isinstance(uses, str) else uses) - {"label"}:
-            raise ValueError(
-                f"{kind} '{name}' uses {', '.join(sorted(map(str, wrong)))}: 'label' is all there is to say"
-            )
-        needs, uses, gives = ((each,) if isinstance(each, str) else tuple(each) for each in (needs, uses, gives))
+        said = {
+            "summary": summary, "reference": reference, "baseline": baseline, "revision": revision,
+            "needs": needs, "uses": uses, "gives": gives,
+        }  # fmt: skip
+        check_registration(f"{kind} '{name}'", factory, said, {} if options is None else options, fixed)
         self._entries[kind][name] = Entry(
-            kind, name, factory, summary, reference, plugin, where, needs, reconstruction, baseline, generated,
-            revision, options or {}, fixed, gives, frozen, uses,
+            kind, name, factory, summary, reference, plugin, where, words(needs), reconstruction, baseline, generated,
+            revision, options or {}, fixed, words(gives), frozen, words(uses),
         )  # fmt: skip
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
@@ -197,11 +192,15 @@ class Registry:
         try:
             return self._entries[kind][name]
         except KeyError:
-            error = unknown(kind, name, self._entries[kind])
-            if self.broken:
-                reasons = "; ".join(f"'{plugin}' ({why})" for plugin, why in self.broken.items())
-                error = UsbenchError(f"{error} These plugins could not be loaded: {reasons}.")
-            raise error from None
+            raise self.unknown(kind, name) from None
+
+    def unknown(self, kind: str | None, name: str) -> UsbenchError:
+        """The error for a name of a kind, or of any, that nobody registered; a plugin that is broken may have."""
+        error = unknown(kind or "plugin", name, {entry.name for entry in self.entries(kind)})
+        if not self.broken:
+            return error
+        reasons = "; ".join(f"'{plugin}' ({why})" for plugin, why in self.broken.items())
+        return UsbenchError(f"{error} These plugins could not be loaded: {reasons}.")
 
     def load_folder(self, folder: Path) -> None:
         """Load every loose .py file of a folder as a plugin."""
@@ -211,9 +210,16 @@ class Registry:
         if folder in self.folders:
             return
         self.folders.append(folder)
+        if Shared(folder) not in sys.meta_path:
+            sys.meta_path.append(Shared(folder))
         for file in sorted(folder.glob("*.py")):
             if not file.name.startswith("_"):
-                self._import(file.stem, functools.partial(_import_file, file))
+                self._import(file.stem, functools.partial(import_file, file))
+                if file.stem not in self.broken and not any(e.plugin == file.stem for e in self.entries()):
+                    self.pm.unregister(name=file.stem)
+                    self.broken[file.stem] = (
+                        "it registers nothing: give it a hook with @hookimpl, or a name that begins with an underscore"
+                    )
 
     def load_modules(self, names: str) -> None:
         """Load modules by name, comma-separated, without entry points."""
@@ -240,16 +246,6 @@ class Registry:
 def _where(plugin: Any) -> str:
     """The file of a plugin: a module, or an object of a class in one."""
     return getattr(plugin, "__file__", None) or sys.modules[type(plugin).__module__].__file__ or ""
-
-
-def _import_file(file: Path) -> ModuleType:
-    name = f"usbench_loose_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @functools.cache

@@ -116,6 +116,16 @@ class RunSpec(BaseModel):
     auto_batch: bool = False  # train in less memory where it does not do; no key hangs on it
     preset: str = "quick"
 
+    @field_validator("pretrain")
+    @classmethod
+    def _one_rate(cls, schedule: ScheduleSpec) -> ScheduleSpec:
+        if schedule.encoder_factor != 1:
+            raise ValueError(
+                f"a pretraining has one learning rate, so encoder_factor is 1 and not {schedule.encoder_factor:g}: "
+                "set pretrain.lr, or finetune.encoder_factor"
+            )
+        return schedule
+
     @field_validator("labels")
     @classmethod
     def _fractions(cls, labels: tuple[float, ...]) -> tuple[float, ...]:

@@ -52,6 +52,12 @@ def test_intervals_over_three_seeds_hold_as_often_as_they_say(patients: int, dev
     assert script("coverage.py").coverage(patients, deviation, 500) >= 0.93
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("patients", [30, 100])
+def test_intervals_hold_as_often_where_some_patients_have_many_times_the_images(patients: int, seeds: int) -> None:
+    assert script("coverage.py").coverage(patients, 0.0, 400, uneven=True, seeds=seeds) >= 0.92
+
+
 def test_equal_methods_are_rarely_called_different() -> None:
     called, adjusted = script("coverage.py").equal_methods(200)
     assert called <= 0.07 and adjusted <= 0.07
@@ -72,3 +78,16 @@ def test_a_mask_is_scored_in_milliseconds() -> None:
     for kind in speed.KINDS:
         mean, _ = speed.milliseconds(224, kind, 10)
         assert mean < 50  # far above what it takes, so that a busy machine passes
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: path.stem)
+def test_a_script_finds_what_it_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(path.parent))
+    assert script(str(path.relative_to(BENCHMARKS))).__doc__
+
+
+@pytest.mark.parametrize(
+    "table", sorted((HOUSE / "results").glob("*/contrasts.csv")), ids=lambda path: path.parent.name
+)
+def test_published_contrasts_are_what_the_published_scores_say(table: Path) -> None:
+    assert csv_text(script("contrasts.py").contrasts(table.with_name("leaderboard.csv"))) == table.read_text("utf-8")

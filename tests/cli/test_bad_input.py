@@ -129,6 +129,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(usbench: Call, words: l
         (["--set", "finetune.lr=nan"], "finetune.lr"),
         (["--set", "finetune.lr=inf"], "finetune.lr"),
         (["--set", "finetune.weight_decay=inf"], "finetune.weight_decay"),
+        (["--set", "pretrain.encoder_factor=0.1"], "encoder_factor is 1 and not 0.1: set pretrain.lr"),
         (["--set", "loss.name=x"], "loss"),
         (["--size", "8"], "size"),
         (["--size", "big"], "'big' is not a valid integer"),
@@ -361,6 +362,7 @@ def test_a_release_that_is_not_whole_is_refused_by_the_file_and_leaves_no_pack(
     refused(called("scans", tmp_path / "release"), "third.bin cannot be read", "the whole official release of 'scans'?")
     (tmp_path / "release" / "images" / "third.bin").write_bytes(bytes(15))
     refused(called("scans", tmp_path / "release"), "data set 'scans' failed: ValueError: cannot reshape", code=1)
+    assert "(mine.py, line " in called("scans", tmp_path / "release").err
     refused(usbench("--plugins-dir", plugins, "run", "--loss", "none", "--data", "scans"), "usbench data import scans")
     assert sorted(data_home.iterdir()) == before
 
@@ -394,6 +396,35 @@ def test_a_plugin_that_leaves_the_program_is_broken_too(usbench: Call, tmp_path:
     assert listed.code == 0 and "broken: plugin 'mine'" in listed.out
 
 
+@pytest.mark.parametrize("hook", [None, "usbench_losses"])
+def test_a_name_whose_file_could_not_be_loaded_is_answered_with_the_reason(
+    usbench: Call, tmp_path: Path, hook: str | None
+) -> None:
+    body = PLUGIN.format(body="return out.z")
+    folder = loose(tmp_path / "plugins", body.replace(hook, "usbench_loses") if hook else f"{body}\n1 +")
+    for command in ("check", "show"):
+        said = usbench("--plugins-dir", folder, "plugins", command, "mine")
+        refused(said, "unknown plugin 'mine'", "could not be loaded: 'mine' (", "usbench_loses" if hook else "Syntax")
+
+
+@pytest.mark.parametrize("where", ["objective", "__init__", "hook"])
+def test_a_loss_that_leaves_the_program_is_a_sentence_in_a_check_and_in_a_run(
+    usbench: Call, tiny: list[str], tmp_path: Path, out: Path, where: str
+) -> None:
+    body = PLUGIN.format(body="raise SystemExit('bye')" if where == "objective" else "return out.z")
+    if where == "__init__":
+        body = body.replace(
+            "    def objective", "    def __init__(self, network):\n        exit('bye')\n\n    def objective"
+        )
+    elif where == "hook":
+        body = body.replace("    register(", "    raise SystemExit('bye')\n    register(")
+    folder = loose(tmp_path / "plugins", body)
+    checked = usbench("--plugins-dir", folder, "plugins", "check", "mine")
+    assert checked.code in (1, 2) and "SystemExit: bye" in checked.out + checked.err
+    said = usbench("--plugins-dir", folder, "run", "--loss", "mine", *tiny, "--out", out)
+    assert said.code in (1, 2) and "SystemExit: bye" in said.one_sentence()
+
+
 def test_two_plugins_with_one_name_are_both_named(usbench: Call, tmp_path: Path) -> None:
     again = PLUGIN.format(body="return out.z").replace('"mine"', '"simclr"')
     said = usbench("--plugins-dir", loose(tmp_path / "plugins", again), "plugins", "list")
@@ -413,7 +444,52 @@ def test_what_a_loss_needs_and_a_pack_has_not_is_refused(
     assert not out.exists()
 
 
+OTHERS = """
+from usbench import hookimpl
+from usbench.data.importing import Case, Importer
+
+class Bad(Importer):
+    layout = r"img/(\\w+"
+
+class Worse(Importer):
+    def __init__(self):
+        raise RuntimeError("no")
+
+class Sound(Importer):
+    layout = r"img/\\w+[.]png"
+
+class Wanted(Importer):
+    layout = r"scans/\\w+[.]png"
+
+@hookimpl
+def usbench_datasets(register):
+    for factory in (Bad, Worse, Sound, Wanted):
+        register(factory.__name__.lower(), factory, summary="a set")
+"""
+
+
+def test_a_bad_importer_does_not_stop_another_from_being_offered(usbench: Call, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "release" / "img").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "release" / "img" / "a.png")
+    said = usbench(
+        "--plugins-dir", loose(tmp_path / "p", OTHERS), "data", "import", "wanted", tmp_path / "release",
+        "-o", tmp_path / "x.h5",
+    )  # fmt: skip
+    refused(said, "This looks like a release for 'usbench data import sound'.")
+
+
 # In the middle of a run
+
+
+def test_a_failure_in_the_authors_code_names_its_file_and_line(
+    usbench: Call, tiny: list[str], tmp_path: Path, out: Path
+) -> None:
+    body = "return out.features[0].mean() / (1 // (2 - batch.step))"
+    folder = loose(tmp_path / "plugins", PLUGIN.format(body=body))
+    said = usbench("--plugins-dir", folder, "run", "--loss", "mine", *tiny, "--labels", "100", "--out", out)
+    refused(said, "failed: ZeroDivisionError", "(mine.py, line 8); 'usbench --debug' shows more", code=1)
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -269,6 +271,53 @@ def test_the_loose_file_of_contributing_keeps_its_promises(usbench: Call, tmp_pa
     (tmp_path / "my_loss.py").write_text(source)
     said = usbench("--plugins-dir", tmp_path, "plugins", "check", "attract")
     assert said.code == 0, said.out
+
+
+@pytest.mark.parametrize(("kind", "name"), [("backbone", "two-maps"), ("protocol", "overlap")])
+def test_the_small_examples_of_contributing_keep_their_promises_and_reach_a_table(
+    usbench: Call, tiny: list[str], tmp_path: Path, kind: str, name: str
+) -> None:
+    (source,) = [block for block in blocks("python") if block.startswith(f"# my_{kind}.py")]
+    (tmp_path / "mine.py").write_text(source)
+    said = usbench("--plugins-dir", tmp_path, "plugins", "check", name)
+    assert said.code == 0, said.out
+    ran = usbench(
+        "--plugins-dir", tmp_path, "run", "--loss", "simclr", *tiny, "--labels", "100", f"--{kind}", name,
+        "--out", tmp_path / "r",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    (board,) = (tmp_path / "r").glob("*/leaderboard.csv")
+    table = pd.read_csv(board)
+    assert "simclr" in set(table.loss) and (kind == "backbone" or "overlap_mean" in table.columns)
+
+
+def test_the_step_of_contributing_keeps_the_promises_of_a_loss(usbench: Call, tmp_path: Path) -> None:
+    (source,) = [block for block in blocks("python") if block.startswith("# my_loss.py")]
+    (step,) = [block for block in blocks("python") if block.startswith("def step(")]
+    whole = source.replace("\n\n\n@hookimpl", f"\n\n{textwrap.indent(step, '    ')}\n\n@hookimpl")
+    (tmp_path / "my_loss.py").write_text(whole)
+    said = usbench("--plugins-dir", tmp_path, "plugins", "check", "attract")
+    assert said.code == 0 and "def step" in whole, said.out
+
+
+def test_coordinates_are_as_contributing_says() -> None:
+    """x first, from -1 to 1 over the sides, as torch's grids have them; `between` leads from a view to another."""
+    import torch
+    from torch.nn import functional
+
+    from usbench.views import affine, between, resample
+
+    image = torch.rand(2, 1, 8, 8)
+    turned = affine(
+        np.array([[0.3, -0.1]] * 2), np.array([[0.5, 0.4]] * 2), np.array([20.0] * 2), np.array([True, False])
+    )
+    one = torch.from_numpy(turned[:, :2])
+    grid = functional.affine_grid(one, [2, 1, 8, 8], align_corners=False)
+    assert torch.allclose(resample(image, one, 8), functional.grid_sample(image, grid, align_corners=False), atol=1e-5)
+    other = torch.eye(3)[:2].repeat(2, 1, 1) * 0.5
+    there = between(one, other)
+    at = torch.tensor([0.2, 0.6, 1.0])
+    assert there.shape == (2, 2, 3) and torch.allclose((there @ at) * 0.5, one @ at, atol=1e-5)
 
 
 def test_the_tutorial_shows_the_files_as_they_are_written(tmp_path: Path) -> None:

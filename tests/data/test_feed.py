@@ -11,8 +11,8 @@ import torch
 
 from usbench.contracts import Clip, Image, Video
 from usbench.data.feed import Batches, Feed, order, sector_boxes
-from usbench.data.pack import Pack
-from usbench.data.planes import HEADROOM, shrink
+from usbench.data.pack import HEADROOM, Pack
+from usbench.data.planes import shrink
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
 from usbench.items import Item

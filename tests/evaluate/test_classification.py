@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from usbench.evaluate.classification import score_classes, score_videos
+from usbench.evaluate.classification import about_balanced, score_classes, score_videos
+from usbench.evaluate.statistics import crossed_interval
 
 
 def drawn(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -16,6 +17,23 @@ def drawn(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
     label = rng.choice(classes, count, p=[0.7, 0.2, 0.1])
     probability = rng.dirichlet(np.ones(classes), count) + 0.5 * np.eye(classes)[label]
     return probability / probability.sum(1, keepdims=True), label
+
+
+def test_the_interval_of_a_balanced_accuracy_is_of_the_classes_shares_and_not_of_their_weights() -> None:
+    label = np.repeat([0, 1], [90, 10])
+    perfect = crossed_interval(about_balanced(np.ones(100), label)[:, None], np.arange(100))
+    assert (perfect.mean, perfect.low, perfect.high) == (1, 1, 1)
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(400):
+        right = (rng.random(100) < np.where(label, 0.6, 0.8)).astype(float)
+        estimate = crossed_interval(about_balanced(right, label)[:, None], np.arange(100))
+        assert estimate.mean == pytest.approx(balanced_accuracy_score(label, np.where(right, label, 1 - label)))
+        found.append((estimate.low, estimate.high))
+    low, high = np.array(found).T
+    assert np.mean((low <= 0.7) & (high >= 0.7)) > 0.88 and np.mean(high - low) < 1.2 * 2 * 1.96 * np.sqrt(
+        (0.24 / 10 + 0.16 / 90) / 4
+    )
 
 
 def test_means_of_the_columns_are_the_figures_of_scikit_learn() -> None:

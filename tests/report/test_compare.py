@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,10 +76,27 @@ def test_rows_of_another_pretraining_budget_are_refused_but_baselines_are_exempt
 
 
 def test_what_a_reader_must_know_is_said(store: Store) -> None:
-    put(store, "mine", 0, 0.1, facts={"pretrain_labels": "all"}, versions={"torch": "2.11"})
-    put(store, "other", 0, 0.1, versions={"torch": "2.15"})
-    said = " ".join(notes(pair(store, "mine", "other")))
+    put(store, "mine", 0, 0.1, facts={"pretrain_labels": "all"}, versions={"torch": "2.11"}, leaks=7)
+    put(store, "none", 0, 0.1, versions={"torch": "2.15"})
+    (found,) = pair(store, "mine", "none")
+    said = " ".join(notes([found]))
     assert "all and none" in said and "torch 2.11 and 2.15" in said and "One shared seed" in said
+    assert "let pass: 7 and 0" in said and math.isnan(found.signed_rank)
+
+
+@pytest.mark.parametrize(
+    ("too", "said"),
+    [
+        ({"facts": {"pretrain_labels": "all"}}, "saw other labels: none and all"),
+        ({"shift": "out-transductive"}, "shift is out and out-transductive"),
+        ({"leaks": 3}, "let pass with near-duplicates"),
+    ],
+)
+def test_rows_whose_pretrainings_do_not_rank_together_are_refused(store: Store, too: dict[str, Any], said: str) -> None:
+    put(store, "mine", 0, 0.1, shift="out")
+    put(store, "other", 0, 0.1, **{"shift": "out", **too})
+    with pytest.raises(UsbenchError, match=said):
+        pair(store, "mine", "other")
 
 
 def test_rows_are_named_by_keys_and_their_beginnings(usbench: Callable[..., Any], store: Store) -> None:

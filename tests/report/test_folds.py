@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import made_up_scores, put
+from sklearn.metrics import balanced_accuracy_score
 
 from usbench.api.stored import compare
+from usbench.evaluate.classification import balanced
 from usbench.evaluate.statistics import crossed_interval
 from usbench.report import folds
 from usbench.report.cells import cells
@@ -52,6 +54,25 @@ def test_the_mean_and_its_interval_are_over_all_images_and_a_person_of_two_folds
         assert cell.row["fold"] == "0 1 2 3 4"
         assert cell.counts()["groups"] == images.group.nunique()
         assert cell.facts["device_seconds"] == 1.0 and cell.facts["dice_inner"] == pytest.approx(0.5)
+
+
+def test_classes_are_balanced_among_all_folds_and_not_fold_by_fold(store: Store) -> None:
+    rng, facts = np.random.default_rng(0), {"primary": "balanced_accuracy", "metrics": ["balanced_accuracy"]}
+    label, right = [], []
+    for fold in FIVE:
+        of = rng.choice(3 if fold else 2, 12 + 6 * fold)  # the first has no image of the third class
+        scores = pd.DataFrame(
+            {"name": [f"f{fold}-{n}" for n in range(len(of))], "group": np.arange(len(of)) + 100 * fold}
+        )
+        known = (rng.random(len(of)) < 0.3 + 0.3 * of).astype(float)
+        scores = scores.assign(label=of, accuracy=known, balanced_accuracy=balanced(known, of))
+        put(store, "none", 0, 0.0, scores=scores, arena=f"{fold}/a", fold=str(fold), facts=facts)
+        label.append(of)
+        right.append(known)
+    (cell,) = pooled_folds(cells(Index([store]).results))
+    every = np.concatenate(label)
+    predicted = np.where(np.concatenate(right) > 0, every, (every + 1) % 3)
+    assert cell.interval().mean == pytest.approx(balanced_accuracy_score(every, predicted))
 
 
 def test_scores_are_read_once_for_all_tables_and_figures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_each_protocol_has_a_panel_and_folds_are_one_point(store: Store, drawn: 
     forest(cells(Index([store]).results), Path("unused"))
     (figure,) = drawn
     shown = [axis for axis in figure.axes if axis.get_visible()]
-    assert [axis.get_title() for axis in shown] == ["x → x, by pocus", "x → x, by pocus:train=full"]
+    assert [axis.get_title() for axis in shown] == ["x → x\nby pocus", "x → x\nby pocus:train=full"]
     assert [sum(len(line.get_xdata()) for line in a.lines if line.get_marker() == "o") for a in shown] == [1, 1]
     pyplot().close(figure)
 

@@ -25,7 +25,7 @@ from usbench.report.cells import cells, pooled
 from usbench.report.columns import COLUMNS, columns
 from usbench.report.files import csv_text, inert, markdown_text, write_csv
 from usbench.report.index import Index
-from usbench.report.leaderboard import leaderboard
+from usbench.report.leaderboard import leaderboard, table_of
 from usbench.report.results import evaluations
 from usbench.report.robustness import robustness_tables
 from usbench.report.table import footnotes, results_table, results_tables
@@ -430,7 +430,10 @@ def test_rows_of_fewer_seeds_than_their_baseline_are_said(store: Store) -> None:
         put(store, "none", seed, 0.0)
     for seed in (0, 1):
         put(store, "mine", seed, 0.0)
-    assert any("with 2 to 3 seeds; a difference is over" in n for n in footnotes(cells(Index([store]).results), []))
+    assert any(
+        "with 2 to 3 seeds, not the same for all rows; a difference is over" in n
+        for n in footnotes(cells(Index([store]).results), [])
+    )
     put(store, "byol", 0, 0.0)
     assert any("1 to 3 seeds (with one: over patients only)" in n for n in footnotes(cells(Index([store]).results), []))
 
@@ -464,3 +467,20 @@ def test_two_trainings_are_not_one_row(store: Store) -> None:
     put(store, "mine", 0, 0.1, arena="b/x", setting="mine-a/x")
     with pytest.raises(UsbenchError, match="one row and seed of two trainings"):
         cells(Index([store]).results)
+
+
+def test_a_row_of_other_seeds_has_no_rank_and_takes_nobody_elses(store: Store) -> None:
+    for loss, gain in (("none", 0.0), ("mine", 0.1), ("other", 0.05)):
+        for seed in (0, 1, 2):
+            put(store, loss, seed, gain)
+    put(store, "trial", 7, 0.3)
+    table = table_of(cells(Index([store]).results)).set_index("loss")
+    assert table["rank"][["mine", "other", "none"]].to_list() == [1, 2, 3] and math.isnan(table["rank"]["trial"])
+
+
+def test_a_row_stands_beside_the_baseline_of_its_own_suite(store: Store) -> None:
+    for suite, gain, fraction in (("a", 0.0, 100.0), ("b", 0.05, 50.0)):
+        put(store, "none", 0, gain, suite=suite, setting=f"none-{suite}", fraction=fraction)
+        put(store, "mine", 0, 0.1, suite=suite, setting=f"mine-{suite}", fraction=fraction)
+    table = table_of(cells(Index([store]).results)).set_index("key")
+    assert table.delta_vs_supervised[["mine-a", "mine-b"]].to_list() == pytest.approx([0.1, 0.05])

@@ -232,8 +232,8 @@ def test_the_page_needs_no_torch() -> None:
     [
         {}, {"labels": [12.5, 100 / 3], "seeds": [0, 2], "data": ["busi", "breast"], "ood": ["busbra"]},
         {"data": ["busi"], "ood": [], "pretrain_data": ["busi", "us4"], "split": ["x y.json"], "allow_leaks": True},
-        {"preset": "paper", "shifts": ["blur", "gain-down"], "severities": [1, 5], "finetune": {"lr": 1e-5}},
-        {"ood": [], "pretrain": {"steps": 7, "encoder_factor": 0.1}, "leave_device": "U @10", "loss": "a:b=1,c=d e"},
+        {"preset": "paper", "shifts": ["blur", "gain-down"], "severities": [1, 5], "finetune": {"encoder_factor": 0.1}},
+        {"ood": [], "pretrain": {"steps": 7, "warmup": 0.1}, "leave_device": "U @10", "loss": "a:b=1,c=d e"},
         {"pretrain_part": "train", "devices": 2},
     ],
 )  # fmt: skip
@@ -265,7 +265,7 @@ def test_the_command_line_writes_the_page(store: Store, usbench: Callable[..., A
     assert said.code == 0 and "board.html" in said.out
     assert (tmp_path / "board.html").read_text().startswith("<!doctype html>")
     assert "--no-images" in usbench("leaderboard", store.root, "--no-images").one_sentence()
-    for flag in ("--html", "--csv", "--md", "--ranks"):
+    for flag in ("--html", "--csv", "--md", "--curves", "--ranks", "--outlines"):
         for bad in (tmp_path, tmp_path / "board.html" / "x.html"):
             refused = usbench("leaderboard", store.root, flag, bad)
             assert refused.code == 2 and flag in refused.one_sentence() and refused.out == "", "before the table"

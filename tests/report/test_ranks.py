@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from made_up import made_up_scores, put
 from PIL import Image
 from scipy.stats import rankdata
 
-from usbench.report.cells import cells
-from usbench.report.figures import cliques, mean_ranks
+from usbench.report.cells import cells, difference
+from usbench.report.figures import mean_ranks
 from usbench.report.index import Index
 from usbench.report.leaderboard import table_of
 from usbench.report.ranks import families
@@ -61,14 +62,8 @@ def test_neither_another_budget_nor_a_corruption_is_a_condition_of_the_same_rank
 def test_from_one_seed_no_test_is_made(store: Store) -> None:
     fill(store)
     (family,) = families(cells(Index([store]).results))
-    assert family.enough and np.isnan(family.p)
-    for seed in (1, 2):
-        for fraction in (50.0, 100.0):
-            for place, method in enumerate((*METHODS, "none")):
-                shared = {"test_data": "x", "shift": "in", "fraction": fraction}
-                put(store, method, seed, 0.1 * place, arena=f"{fraction}/x", **shared)
-    (family,) = families([c for c in cells(Index([store]).results) if c.row["shift"] == "in"])
-    assert 0 < family.p < 1
+    assert family.enough and all(math.isnan(p) for p in family.pairs.values())
+    assert family.bars == [] and "from one seed no test is made" in family.note
 
 
 def test_leaky_rows_and_rows_of_other_images_rank_with_nobody_else(store: Store) -> None:
@@ -132,6 +127,18 @@ def test_the_figure_is_drawn_whatever_the_names(store: Store, tmp_path: Path) ->
         assert min(picture.size) > 100
 
 
-def test_a_bar_joins_what_lies_within_the_critical_difference() -> None:
-    assert cliques(np.array([1.0, 1.5, 2.4, 4.0]), 1.0) == [(1.0, 1.5), (1.5, 2.4)]
-    assert cliques(np.array([1.0, 3.0]), 1.0) == [] and cliques(np.array([1.0, 2.0]), 9.0) == [(1.0, 2.0)]
+def test_a_bar_joins_what_paired_differences_do_not_tell_apart(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    gains = {"far": 0.3, "near": 0.01, "none": 0.0, "worse": -0.01}
+    for fraction in (50.0, 100.0):
+        for loss, gain in gains.items():
+            for seed in range(3):
+                scores = made_up_scores(seed, gain)
+                scores["dice"] += 0.15 * rng.normal(size=len(scores))
+                put(store, loss, seed, 0.0, scores=scores, arena=f"{fraction}/x", fraction=fraction)
+    (family,) = families(cells(Index([store]).results))
+    assert family.ranks.index[0] == "far" and len(family.ranks) == 4
+    assert all((p < 0.05) == ("far" in pair) for pair, p in family.pairs.items()) and len(family.pairs) == 6
+    assert family.bars == [(1, 3)] and "3 of 6 pairs told apart" in family.note
+    one, other = (next(c for c in family.cells[name] if c.row["label_fraction"] == 50.0) for name in ("far", "near"))
+    assert family.pairs["far", "near"] >= difference(one, other).p / 6  # adjusted, of twice the images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_the_target_domain_is_never_trained_on(installed: Registry, tiny_setting
 def test_a_loss_whose_needs_the_data_lacks_is_refused_with_what_would_fit(
     installed: Registry, tiny_settings: dict[str, Any]
 ) -> None:
-    installed._register("loss", "test", __file__, "needy", "nowhere:Needy", summary="wants depth", needs=("depth",))
+    installed._entries["loss"]["needy"] = replace(installed.get("loss", "simclr"), name="needy", needs=("depth",))
     with pytest.raises(UsbenchError, match=r"needs depth.*what fits: awcl, barlow-twins, .* and \d+ more\."):
         plan_of(installed, tiny_settings, loss="needy")
 
@@ -129,7 +130,8 @@ def test_a_loss_whose_needs_the_backbone_lacks_is_refused_with_the_backbones_tha
         "loss 'mae' needs tokens, which backbone 'unet-tiny' does not give; what fits: vit-small, vit-tiny."
     )
     assert plan_of(installed, tiny_settings, loss="mae", backbone="vit-tiny").stages
-    installed._register("loss", "test", __file__, "both", "nowhere:Both", summary="", needs=("tokens", "depth"))
+    both = replace(installed.get("loss", "simclr"), name="both", needs=("tokens", "depth"))
+    installed._entries["loss"]["both"] = both
     with pytest.raises(UsbenchError, match=r"'both' needs depth, which 'discs' does not have; what fits: awcl"):
         plan_of(installed, tiny_settings, loss="both", backbone="vit-tiny")
 

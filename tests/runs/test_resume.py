@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,13 +16,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from usbench import made
 from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.report.columns import NOT_MEASURED
 from usbench.report.summary import summarise
+from usbench.runs.doing import do
 from usbench.runs.engines import StagesFailed, run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.stage import Plan, Stage
+from usbench.runs.stages import Stages
 from usbench.runs.store import Store
 from usbench.spec import config_text, resolve
 from usbench.train import loop
@@ -372,6 +376,57 @@ def test_weights_that_were_changed_are_not_built_upon_and_what_is_said_helps(
     shutil.rmtree(weights.parent)
     run_plan(plan, store, registry, Quiet())
     assert table_of(plan, store) == table
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_damaged_weights_leave_out_what_builds_on_them_and_nothing_else(
+    undisturbed: tuple[Plan, Store, str], tmp_path: Path, installed: Registry, workers: int
+) -> None:
+    plan, whole, table = undisturbed
+    store = Store(tmp_path / "store")
+    shutil.copytree(whole.root, store.root)
+    for folder in store.stages.iterdir():
+        if not folder.name.startswith("pretrain"):
+            shutil.rmtree(folder)
+    weights = min(store.stages.glob("pretrain-*/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(StagesFailed, match=r"weights\.safetensors is not what was recorded") as failed:
+        run_plan(plan, store, installed, Quiet(), workers=workers)
+    tested = [stage for stage in plan.stages if stage.kind == "evaluate"]
+    done = [stage for stage in tested if store.has(stage.id)]
+    assert failed.value.exit_code == 1 and {stage.row["loss"] for stage in done} >= {"none", "none-long"}
+    shutil.rmtree(weights.parent)
+    run_plan(plan, store, installed, Quiet())
+    assert table_of(plan, store) == table
+
+
+def test_a_training_that_was_gone_on_with_elsewhere_is_recorded_with_the_versions_of_both(
+    settings: dict[str, Any], installed: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stops:
+        """Asks to stop at the third step."""
+
+        looks = 0
+
+        @property
+        def stopping(self) -> bool:
+            self.looks += 1
+            return self.looks == 3
+
+        def step(self, *_: object) -> None: ...
+
+    stage = make_plan(installed, resolve(settings), lambda *_: None).stages[0]
+    store = Store(tmp_path / "store").open()
+    stages, watch = Stages(store, installed), Stops()
+    for version in ("1.0", "1.1"):
+        with monkeypatch.context() as elsewhere, contextlib.suppress(Interrupted):
+            elsewhere.setattr("usbench.__version__", version)
+            elsewhere.setattr(made, "processor", lambda name=version: f"processor {name}")
+            assert do(stage, store, stages, watch, lambda: None) == (version == "1.1")  # type: ignore[arg-type]
+    record = store.record(stage.id)
+    assert record["versions"]["usbench"] == "1.0/1.1" and "/" not in record["versions"]["torch"]
+    assert record["processor"] == "processor 1.0 / processor 1.1"
+    assert made.EARLIER not in record["facts"]
 
 
 def test_a_record_has_the_versions_of_all_that_numbers_come_from(undisturbed: tuple[Plan, Store, str]) -> None:

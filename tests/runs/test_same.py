@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from usbench.errors import RunFailed
+from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs import same
 from usbench.runs.plan import make_plan
 from usbench.runs.stage import Plan
-from usbench.runs.stages import Stages
+from usbench.runs.stages import Stages, full_float32
 from usbench.runs.store import Store
 from usbench.spec import resolve
 
@@ -99,3 +99,47 @@ def test_starting_weights_that_are_replaced_after_planning_are_refused(
     save_file({"w": torch.ones(2)}, path)
     with pytest.raises(RunFailed, match=r"start.safetensors was changed after the run was planned"):
         begin(plan, installed, tmp_path / "o")
+
+
+def test_a_store_has_results_of_the_same_imagenet_weights_only(
+    installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    network = installed.get("backbone", "unet-tiny").build()
+    weights, found = network.encoder.state_dict(), tmp_path / "model.safetensors"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(found))
+    plan, store = planned(installed, tiny_settings, loss="none", init="imagenet"), Store(tmp_path / "o").open()
+
+    def facts() -> dict[str, Any]:
+        (part := tmp_path / "part").mkdir(exist_ok=True)
+        return Stages(store, installed).attempt(plan.stages[0], part, Quiet())
+
+    found.write_bytes(b"cut short")
+    with pytest.raises(UsbenchError, match="is not a whole safetensors file"):
+        facts()
+    save_file({name: value.contiguous() for name, value in weights.items()}, found)
+    first = facts()["start"]
+    assert facts()["start"] == first
+    save_file({name: value.contiguous() * 1.5 for name, value in weights.items()}, found)
+    with pytest.raises(RunFailed, match=rf"model\.safetensors \(SHA-256 \w+\) are not those .* \(SHA-256 {first}\)"):
+        facts()
+    (store.root / "starts" / network.timm_name).unlink()
+    assert facts()["start"] != first
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "allowed"), [("cuda", "float32", False), ("cuda", "bf16", True), ("cpu", "float32", True)]
+)
+def test_a_float32_stage_on_a_gpu_rounds_nothing_to_tf32(device: str, precision: str, allowed: bool) -> None:
+    flags = [torch.backends.cudnn, torch.backends.cuda.matmul]
+    before = [flag.allow_tf32 for flag in flags]
+    try:
+        for flag in flags:
+            flag.allow_tf32 = True
+        with full_float32({"device": device, "precision": precision}):
+            assert [flag.allow_tf32 for flag in flags] == [allowed] * 2
+        assert [flag.allow_tf32 for flag in flags] == [True] * 2
+    finally:
+        for flag, was in zip(flags, before, strict=True):
+            flag.allow_tf32 = was

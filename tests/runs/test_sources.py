@@ -352,6 +352,16 @@ def test_simulated_packs_of_the_same_people_leak_into_one_another(
     assert {row["leaks"] for row in rows_of(apart).values()} == {0}
 
 
+def test_sets_of_other_sizes_are_trained_on_together_only_where_all_are_read_at_one_side(
+    installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path
+) -> None:
+    together = [str(tiny_pack), "phantom:c5,patients=6,size=32"]
+    with pytest.raises(UsbenchError, match=r"'phantom-c5' is of 32 px and 'discs' of 64 px.*run at 25 px or less"):
+        plan_of(installed, tiny_settings, data=together)
+    assert plan_of(installed, tiny_settings, data=together[:1], ood=together[1:], pretrain_data=together[1:])
+    assert plan_of(installed, tiny_settings, data=[str(tiny_pack), "phantom:c5,patients=6,size=48"])
+
+
 @pytest.mark.parametrize("role", ["data", "ood", "pretrain_data"])
 def test_a_set_stands_once_and_its_name_is_its_own(
     role: str, installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, tmp_path: Path,

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.runs import lease as leases
 from usbench.runs import store as module
 from usbench.runs.lease import Owner, Taken, links
@@ -38,6 +39,18 @@ def lease(store: Store, *, host: str = "", space: str = leases._space(), pid: in
     owner = Owner(token, host or socket.gethostname(), space, pid)
     (link / "owner.json").write_text(json.dumps(asdict(owner)))
     return link / "owner.json"
+
+
+def test_two_machines_of_one_name_are_two(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boot_id").write_text("of a machine that has our name\n")
+    with monkeypatch.context() as there:
+        there.setattr(leases, "BOOT", tmp_path / "boot_id")
+        space = leases._space()
+    lease(store, pid=a_dead_process(), space=space)
+    with pytest.raises(Taken), store.work(STAGE):
+        pass
+    monkeypatch.setattr(leases, "BOOT", tmp_path / "nowhere")
+    assert leases._space() and leases._space() != space
 
 
 def a_dead_process() -> int:
@@ -102,6 +115,33 @@ def test_a_damaged_lease_is_taken_over(store: Store, text: str) -> None:
     assert works(store)
 
 
+@pytest.mark.parametrize("damaged", [1, 2, 4])
+def test_damaged_leases_in_a_row_are_taken_over(store: Store, damaged: int) -> None:
+    lease(store, pid=1).write_text("")
+    for _ in range(damaged - 1):
+        link = store.part(STAGE) / f"lease-{links(store.part(STAGE))[-1][1].token}"
+        link.mkdir()
+        (link / "owner.json").touch()
+    assert len(links(store.part(STAGE))) == damaged
+    assert works(store)
+
+
+def test_who_slept_while_another_finished_has_not_failed(store: Store) -> None:
+    with pytest.raises(Taken, match="taken over") as taken, store.work(STAGE) as folder:
+        folder.rename(store.folder(STAGE))  # another took over, ended it and gave it its name
+        write_json(store.folder(STAGE) / "record.json", {})
+        (folder / "state.safetensors").write_bytes(b"more steps")
+    assert isinstance(taken.value.__cause__, FileNotFoundError)
+    assert store.has(STAGE) and not store.part(STAGE).exists()
+
+
+@pytest.mark.parametrize("error", [Interrupted("saved"), KeyboardInterrupt()])
+def test_an_interruption_stays_one_whoever_holds_the_lease(store: Store, error: BaseException) -> None:
+    with pytest.raises(type(error)), store.work(STAGE) as folder:
+        folder.rename(store.folder(STAGE))
+        raise error
+
+
 def test_who_slept_through_a_takeover_breaks_nobodys_lease_and_finishes_nothing(store: Store) -> None:
     with pytest.raises(Taken, match="taken over"), store.work(STAGE) as folder:
         mine = links(folder)[-1][1]
@@ -130,6 +170,20 @@ def test_a_late_takeover_of_a_lease_that_is_no_more_gets_nothing(store: Store, m
         pass
     assert [owner.token for _, owner in links(store.part(STAGE))] == ["new"]
     assert [path.name for path in store.part(STAGE).iterdir()] == ["lease"]
+
+
+def test_a_link_that_lands_in_a_folder_while_it_goes_goes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove, late = shutil.rmtree, []
+
+    def rmtree(folder: Path, **options: Any) -> None:
+        remove(folder, **options)
+        if folder.suffix == ".trash" and not late:
+            late.append(folder)
+            (folder / "lease-late").mkdir(parents=True)
+
+    monkeypatch.setattr(leases.shutil, "rmtree", rmtree)
+    assert works(store)
+    assert late and not list(store.stages.iterdir())
 
 
 RACE = """
@@ -236,6 +290,22 @@ def test_a_stage_appears_whole_with_its_record(store: Store) -> None:
     assert [path.name for path, _ in store.records("pretrain")] == [STAGE]
     assert sorted(f.name for f in store.folder(STAGE).iterdir()) == ["record.json", "weights"]
     assert [f.name for f in store.stages.iterdir()] == [STAGE]
+
+
+def test_what_a_killed_process_was_writing_is_no_part_of_the_stage(store: Store) -> None:
+    half = f".{STATE}.{'0' * 32}.tmp"
+    with pytest.raises(KeyError), store.work(STAGE) as folder:
+        (folder / STATE).write_text("steps")
+        (folder / half).write_text("st")
+        raise KeyError
+    with store.work(STAGE) as folder:
+        assert (folder / STATE).is_file() and not (folder / half).exists()
+        (folder / "weights").write_text("w")
+        (folder / "deeper").mkdir()
+        (folder / "deeper" / half).write_text("st")
+        store.finish(STAGE, {})
+    assert list(store.record(STAGE)["files"]) == ["weights"]
+    assert not list(store.folder(STAGE).rglob(".*"))
 
 
 def test_the_training_state_stays_until_the_record_stands_and_is_no_part_of_it(

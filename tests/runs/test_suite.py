@@ -127,7 +127,9 @@ def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
     path, out = suite_file("[[runs]]\nlabels = [100]\nover = { loss = ['broken', 'simclr'] }\n"), tmp_path / "o"
     words = ("--plugins-dir", plugin.parent, "suite")
     said = usbench(*words, "run", path, "--out", out)
-    assert said.code == 1 and "KeyError: 'of course'; 3 stages that need it were left out" in said.one_sentence()
+    assert said.code == 1 and said.one_sentence().endswith(
+        "KeyError: 'of course' (broken.py, line 6); 'usbench --debug' shows more; 3 stages that need it were left out."
+    )
     assert "stages computed; the table has what could be tested." in said.out
     assert said.out.splitlines()[-1].startswith("failed: pretrain broken, seed 0 failed: Key")
     table = pd.read_csv(out / "suite-tiny" / "leaderboard.csv")
@@ -138,6 +140,28 @@ def test_a_run_that_fails_does_not_stop_the_others_and_status_says_why(
     assert usbench(*words, "run", path, "--out", out).code == 0
     assert "Failed" not in usbench(*words, "status", path, "--out", out).out
     assert set(pd.read_csv(out / "suite-tiny" / "leaderboard.csv").loss) == {"broken", "simclr", "none", "none-long"}
+
+
+def test_a_bad_file_in_the_first_run_does_not_stop_the_others(
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
+) -> None:
+    (bad := tmp_path / "bad.safetensors").write_text("weights")
+    text = f"[[runs]]\nlabels = [100]\nloss = 'simclr'\nover = {{ init = ['{bad}', 'random'] }}\n"
+    said = usbench("suite", "run", suite_file(text), "--out", tmp_path / "o")
+    assert said.code == 1 and "3 stages failed" in said.one_sentence()
+    failed = said.out.splitlines()[-3:]
+    assert all(line.startswith("failed: ") and "bad.safetensors is not a whole" in line for line in failed)
+    table = pd.read_csv(tmp_path / "o" / "suite-tiny" / "leaderboard.csv")
+    assert set(table.init) == {"random"} and set(table.loss) == {"simclr", "none", "none-long"}
+
+
+def test_a_suite_of_which_nothing_can_be_done_is_bad_input(
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
+) -> None:
+    (bad := tmp_path / "bad.safetensors").write_text("weights")
+    path = suite_file(f"[[runs]]\nlabels = [100]\nloss = 'simclr'\ninit = '{bad}'\n")
+    said = usbench("suite", "run", path, "--out", tmp_path / "o")
+    assert said.code == 2 and "bad.safetensors is not a whole safetensors file" in said.one_sentence()
 
 
 def test_what_refuses_its_options_does_so_before_the_first_stage(
@@ -180,6 +204,18 @@ def test_a_suite_ends_with_one_leaderboard_and_runs_once(
     assert (out / "suite-tiny" / "leaderboard.csv").read_bytes() == before
     status = usbench("suite", "status", path, "--out", out)
     assert status.code == 0 and "Time left" not in status.out
+
+
+def test_a_suite_that_replaces_the_table_of_another_of_its_name_says_so(
+    usbench: Callable[..., Any], suite_file: File, tmp_path: Path
+) -> None:
+    run, out, words = "[[runs]]\nloss = 'none'\nlabels = [100]\n", tmp_path / "o", "which this one replaces"
+    path = suite_file(run)
+    assert all(words not in usbench("suite", "run", path, "--out", out).out for _ in range(2))
+    more = suite_file(run + "seeds = [0, 1]\n")
+    assert words not in usbench("suite", "run", more, "--out", out).out  # it has all that the first one had
+    said = " ".join(usbench("suite", "run", suite_file(run), "--out", out).out.split())
+    assert "suite-tiny holds the table of another suite of this name, which this one replaces; name it" in said
 
 
 def test_sets_that_are_not_imported_are_named_and_left_out_only_if_that_is_allowed(

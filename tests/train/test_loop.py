@@ -181,10 +181,33 @@ def test_work_that_is_worth_it_is_kept_until_the_stage_is_recorded(
         assert Toy(tmp_path, SCHEDULE).training.step == SCHEDULE.steps
 
 
-def test_a_part_that_is_called_loss_is_not_taken_for_the_sum(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["loss", "step", "lr"])
+def test_a_part_that_is_called_like_a_column_of_the_curve_is_refused(tmp_path: Path, name: str) -> None:
     toy = Toy(tmp_path, SCHEDULE)
-    toy.training.run(lambda step: {"loss": torch.tensor(1.0), "other": torch.tensor(2.0)}, Quiet())
-    assert {row["loss"] for row in toy.training.rows} == {3.0}
+    with pytest.raises(ValueError, match=f"a part of the loss is called '{name}'"):
+        toy.training.run(lambda step: {name: torch.tensor(1.0), "other": torch.tensor(2.0)}, Quiet())
+
+
+def test_parts_in_another_order_give_the_same_curve(tmp_path: Path) -> None:
+    def parts(step: int, turned: bool) -> dict[str, Tensor]:
+        found = {"fit": torch.tensor(1.0 + step), "half": torch.tensor(2.0)}
+        return dict(reversed(found.items())) if turned and step % 3 else found
+
+    rows = []
+    for turned in (False, True):
+        toy = Toy(tmp_path / str(turned), SCHEDULE)
+        toy.training.run(lambda step, turned=turned: parts(step, turned), Quiet())
+        rows.append(toy.training.rows)
+    assert rows[0] == rows[1] and list(rows[0][0]) == ["step", "lr", "loss", "fit", "half"]
+
+
+@pytest.mark.parametrize("later", [{"fit", "half", "late"}, {"fit"}, {"fit", "late"}], ids=sorted)
+def test_parts_that_come_or_go_are_a_sentence(tmp_path: Path, later: set[str]) -> None:
+    toy = Toy(tmp_path, SCHEDULE)
+    with pytest.raises(RunFailed, match=r"the loss of the toy has the parts .* at step 3, and had fit, half: give"):
+        toy.training.run(
+            lambda step: dict.fromkeys(sorted(later) if step == 3 else ["fit", "half"], torch.tensor(1.0)), Quiet()
+        )
 
 
 # Stopped, killed, gone on with.

@@ -21,7 +21,7 @@ from usbench.report.files import one_line
 from usbench.report.folds import pooled_folds
 from usbench.report.index import Index
 from usbench.report.nearest import runs_meant
-from usbench.report.ranks import method_of
+from usbench.report.ranks import families, method_of
 from usbench.report.shown import Part, Shown, words
 from usbench.report.summary import read_summary
 from usbench.report.table import interval, plain_table
@@ -74,7 +74,11 @@ def of_stores(folders: Sequence[Path]) -> Result:
             f"no finished result in {', '.join(map(str, folders))}{broken}: run something with --out first."
         )
     found = Result(folders[0], stores[0], every, index.broken)
-    _ = (*found.parts(), found.leaderboard)  # so that the index holds their numbers
+    _ = (
+        *found.parts(),
+        found.leaderboard,
+        *(f.pairs for f in families(every) if f.enough),
+    )  # so that the index holds their numbers
     index.save()
     return found
 

@@ -16,7 +16,7 @@ from usbench.api.tally import Tally
 from usbench.api.trackers import Trackers, tracker_names
 from usbench.errors import UsbenchError, about, system_errors, text_of
 from usbench.hooks import registry
-from usbench.report.suite import suite_folder, write_suite
+from usbench.report.suite import replaced, suite_folder, write_suite
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.observers import Observers
 from usbench.runs.rehearsal import rehearse
@@ -82,6 +82,7 @@ def _run(asked: dict[str, Any]) -> Result:
         say(console, f"Left out: {why}")
     rehearse(resolved.trainings, store, registry())
     store.open()
+    say(console, replaced(resolved, store))
     whole = resolved.as_plan(resolved.wanted())
     workers = asked["workers"] or whole.workers
     if asked["workers"] is None and asked["engine"] == "local":

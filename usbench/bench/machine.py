@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from usbench.machine import available_cores, cpu_flags, resolve_precision
-from usbench.runs.engines import versions
+from usbench.made import versions
 
 FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")  # that decide how fast a CPU multiplies
 BUSY = 0.5  # a load above this share of the cores disturbs what is measured

@@ -20,7 +20,7 @@ def doctor() -> None:
     from usbench.data.place import data_home
     from usbench.hooks import registry
     from usbench.machine import cpu_flags, resolve_precision, resolve_threads
-    from usbench.runs.engines import versions
+    from usbench.made import versions
 
     wrong: list[str] = []
     for name, found in versions().items():

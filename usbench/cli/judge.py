@@ -77,11 +77,13 @@ def _last_loss(folder: Path) -> str:
 @click.option("--md", "md_path", type=click.Path(path_type=Path), help="Write what a reader looks at as Markdown.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page that needs no other file.")
 @click.option("--no-images", is_flag=True, help="No pictures on the page: outlines only, where images may not travel.")
+@click.option("--curves", "curves_path", type=click.Path(path_type=Path), help="Draw scores over labels (PNG).")
 @click.option("--ranks", "ranks_path", type=click.Path(path_type=Path), help="Draw mean ranks over conditions (PNG).")
+@click.option("--outlines", "outlines_path", type=click.Path(path_type=Path), help="Draw masks, no images (PNG).")
 @click.option("--explain", is_flag=True, help="Say what the columns mean and how empty masks count.")
 def board(
     folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, html_path: Path | None, no_images: bool,
-    ranks_path: Path | None, explain: bool,
+    curves_path: Path | None, ranks_path: Path | None, outlines_path: Path | None, explain: bool,
 ) -> None:  # fmt: skip
     """All results of one or several stores as one table."""
     from rich.console import Console
@@ -95,8 +97,13 @@ def board(
         return
     from usbench.api.stored import of_stores
     from usbench.report.files import check_place, write_csv, write_markdown
+    from usbench.runs.store import Store
 
-    for flag, path in (("--csv", csv_path), ("--md", md_path), ("--html", html_path), ("--ranks", ranks_path)):
+    places = {
+        "--csv": csv_path, "--md": md_path, "--html": html_path, "--curves": curves_path, "--ranks": ranks_path,
+        "--outlines": outlines_path,
+    }  # fmt: skip
+    for flag, path in places.items():
         if path is not None:
             check_place(flag, path)  # before the table is made, which may take a while
     result = of_stores(folders)
@@ -106,28 +113,21 @@ def board(
         if path is not None:
             write(whole, path)
             console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
+    stores = [Store(folder) for folder in dict.fromkeys(folders)]
     if html_path is not None:
         from usbench.report.page import page_text, write_page
-        from usbench.runs.store import Store
 
-        stores = [Store(folder) for folder in dict.fromkeys(folders)]
         write_page(html_path, page_text(result.cells, stores, result.missing, images=not no_images))
         console.print(f"the page is {html_path}", highlight=False, soft_wrap=True, markup=False)
-    if ranks_path is not None:
-        _draw_ranks(result.cells, ranks_path)
-        console.print(f"mean ranks in {ranks_path}", highlight=False, soft_wrap=True, markup=False)
+    drawn = ((curves_path, "scores over labels"), (ranks_path, "mean ranks"), (outlines_path, "outlines"))
+    if any(path is not None for path, _ in drawn):
+        from usbench.report import board_figures
 
-
-def _draw_ranks(every: Any, path: Path) -> None:
-    from usbench.report import figures
-    from usbench.report.ranks import LEAST_METHODS, LEAST_TRAININGS, families
-
-    if not (drawn := [family for family in families(every) if family.enough]):
-        raise UsbenchError(
-            f"--ranks {path}: mean ranks need {LEAST_METHODS} comparable methods that share {LEAST_TRAININGS} "
-            "training sets, and there are none: run more methods, label fractions or sets to train on."
-        )
-    figures.mean_ranks(drawn, path)
+        draws = (board_figures.against_labels, board_figures.ranks, board_figures.outlines_of(stores))
+        for (path, what), draw in zip(drawn, draws, strict=True):
+            if path is not None:
+                draw(result.cells, path)
+                console.print(f"{what} in {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _explain(console: Any) -> None:

@@ -126,13 +126,11 @@ def _line(head: str, rest: str, indent: int) -> None:
 
 def _named(name: str, kind: str | None) -> list[Entry]:
     """The entries of a name, one a kind."""
-    from usbench.errors import unknown
     from usbench.hooks import registry
 
-    known = list(registry().entries(kind))
-    found = [entry for entry in known if entry.name == name]
+    found = [entry for entry in registry().entries(kind) if entry.name == name]
     if not found:
-        raise unknown(kind or "plugin", name, {entry.name for entry in known})
+        raise registry().unknown(kind, name)
     return found
 
 

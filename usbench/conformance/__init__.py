@@ -8,15 +8,14 @@ from __future__ import annotations
 import functools
 import importlib
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry
+from usbench.source import line_of
 
 __all__ = ["Verdict", "check", "checks"]
 
@@ -56,8 +55,8 @@ def check(entry: Entry) -> list[Verdict]:
         began, kept = time.perf_counter(), True
         try:
             note = call()
-        except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything
-            kept, note = False, _what_broke(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin may raise anything
+            kept, note = False, _what_broke(error, entry.where)
         verdicts.append(Verdict(name, said[name], kept, note, time.perf_counter() - began))
         if not kept and place == 1:
             break
@@ -77,9 +76,8 @@ def _room(kind: str) -> ModuleType:
     return importlib.import_module(f"usbench.conformance.{ROOMS[kind]}")
 
 
-def _what_broke(error: Exception) -> str:
+def _what_broke(error: BaseException, where: str) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, AssertionError | UsbenchError):
         return text
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"it raised {type(error).__name__}: {text} ({Path(last.filename).name}, line {last.lineno})"
+    return f"it raised {type(error).__name__}: {text}{line_of(error, (where,))}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from usbench.conformance import promise, toy
-from usbench.conformance.promise import generators_of, listed, require, says_what_it_is
+from usbench.conformance.promise import Memory, generators_of, listed, require, says_what_it_is
 from usbench.contracts import Augmentation
 from usbench.data.feed import sector_boxes
 from usbench.draws import generator, seed_globals
@@ -91,13 +91,15 @@ def hangs_on_its_draws(bench: Bench) -> None:
     private = list(generators_of([bench.views]))
     require(not private, f"{listed(private)} is a generator of its own: draw from the rng that draw is given")
     images, fan = toy.scans(8, 0)
-    made = []
+    made, memory = [], Memory(bench.views, but=("views",))  # which the harness sets
     for seed, views in enumerate((bench.views, bench.views, bench.build())):
         seed_globals("conformance", seed)
         made.append(bench.of(images, fan, views))
     for name, other in (("another time", made[1]), ("built anew", made[2])):
         differ = [str(i) for i, (a, b) in enumerate(zip(made[0], other, strict=True)) if not torch.equal(a, b)]
         require(not differ, f"view {listed(differ)} comes out otherwise {name}, from the same draws")
+    changed = memory.changed()
+    require(not changed, f"{changed} and is in no checkpoint: let views hang on what draw returns alone")
 
 
 def draws_for_each_sample(bench: Bench) -> str:

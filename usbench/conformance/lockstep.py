@@ -29,7 +29,7 @@ class Lockstep:
         self.moved = threading.Condition()
         self.given: list[list[Tensor]] = [[] for _ in range(count)]
         self.ended = [False] * count
-        self.errors: list[Exception] = []
+        self.errors: list[BaseException] = []  # raised by `run`
 
     def run(self, do: Callable[[Ranks], T]) -> list[T]:
         """What the function returns on each rank; raises what the first of them to fail raised."""
@@ -40,7 +40,7 @@ class Lockstep:
                 self.wait(ranks.rank)
                 _restore(states)
                 made[ranks.rank] = do(ranks)
-            except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything; it is raised below
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin may raise anything
                 self.errors.append(error)
             finally:
                 self.ended[ranks.rank] = True

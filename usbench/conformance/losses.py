@@ -20,9 +20,12 @@ LEAST = 1e-7  # a gradient below this is rounding
 FALL_STEPS, FALL = 15, 0.1  # a tenth in so many steps on one batch
 
 
-def says_where_it_is_from(bench: Bench) -> None:
-    """It names its paper, with a link."""
+def says_where_it_is_from(bench: Bench) -> str:
+    """The paper that it names has a link."""
+    if not bench.entry.reference:
+        return "it names no paper"
     require("https://" in bench.entry.reference, "its reference has no https:// link")
+    return ""
 
 
 def gives_named_scalars(bench: Bench) -> None:
@@ -199,6 +202,8 @@ def goes_on_from_a_checkpoint(bench: Bench) -> str:
     """Saved, loaded and continued, it is as if it had never stopped: all it remembers is in the checkpoint."""
     if bench.private:
         return "not judged: it has a generator of its own"
+    lost = bench.history.lost
+    require(not lost, f"{lost} and is in no checkpoint: make it a buffer, or use batch.step")
     loss = toy.build(bench.entry, seed=1)
     optimizer = toy.optimizer_of(loss)
     checkpoint.restore(loss, bench.history.saved[0])

@@ -13,6 +13,7 @@ from usbench.conformance import promise
 from usbench.conformance.promise import require, says_what_it_is
 from usbench.contracts import Labelled, Network, Protocol, pooled
 from usbench.draws import seed_globals
+from usbench.evaluate.testing import check_columns, check_scores
 from usbench.hooks import registry
 from usbench.spec import presets
 from usbench.train.networks import build_network
@@ -142,13 +143,15 @@ def predicts_masks_of_the_packs_size(bench: Bench) -> None:
 
 
 def scores_what_it_names(bench: Bench) -> None:
-    """A score has every named metric, of which `primary` is one; a normal image is scored too."""
+    """A score has every named metric, of which `primary` is one and higher is better; a normal image is scored too."""
     protocol = bench.protocol
     require(protocol.primary in protocol.metrics, f"primary '{protocol.primary}' is none of {protocol.metrics}")
+    check_columns(protocol.metrics)
     if not protocol.masks:
         predicted = protocol.predict(bench.output, PACK_SIZE).numpy()
         columns = protocol.tabulate(predicted, bench.batch.label.numpy(), VIDEOS)
         require(set(columns) >= set(protocol.metrics), f"the table has {sorted(columns)}, not {protocol.metrics}")
+        check_columns(columns)
         uneven = [name for name, values in columns.items() if np.shape(values) != (COUNT,)]
         require(not uneven, f"{promise.listed(uneven)} has not one value an image")
         require(np.isfinite(np.nanmean(columns[protocol.primary])), "the primary score is not finite")
@@ -158,7 +161,11 @@ def scores_what_it_names(bench: Bench) -> None:
         for predicted in (disc, empty):
             found = protocol.score(predicted, truth, 1.0)
             require(set(found) >= set(protocol.metrics), f"a score has {sorted(found)}, not {sorted(protocol.metrics)}")
-    require(math.isfinite(protocol.score(disc, disc, 1.0)[protocol.primary]), "a perfect mask has no primary score")
+            check_scores(protocol, found)
+    perfect, nothing = (protocol.score(predicted, disc, 1.0)[protocol.primary] for predicted in (disc, empty))
+    require(math.isfinite(perfect), "a perfect mask has no primary score")
+    said = f"'{protocol.primary}' of a perfect mask is {perfect:.4g}, and of an empty one {nothing:.4g}"
+    require(perfect > nothing, f"{said}: higher must be better")
 
 
 CHECKS = (

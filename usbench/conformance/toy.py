@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from usbench.conformance.promise import require
+from usbench.conformance.promise import Memory, require
 from usbench.contracts import Augmentation, Batch, Loss, named
 from usbench.data.feed import sector_boxes
 from usbench.draws import generator, seed_globals
@@ -162,6 +162,7 @@ class History:
     saved: tuple[dict[str, Tensor], dict[str, Tensor]]  # loss and optimiser, halfway, written and read back
     final: dict[str, Tensor]
     seconds: list[float]  # of each step
+    lost: str  # what it remembers in an attribute that no checkpoint holds; "" for nothing
 
     @property
     def typical_seconds(self) -> float:
@@ -171,7 +172,7 @@ class History:
 
 def history(loss: Loss) -> History:
     """Train a fresh loss for a few steps and keep what the checks ask for."""
-    optimizer = optimizer_of(loss)
+    optimizer, memory = optimizer_of(loss), Memory(loss)
     names = {id(p): name for name, p in loss.named_parameters()}
     seen = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
     gradients = dict.fromkeys(seen, -1.0)
@@ -187,7 +188,7 @@ def history(loss: Loss) -> History:
             if p.grad is not None:
                 gradients[name] = max(gradients[name], float(p.grad.abs().max()))
     moved = {name: not torch.equal(p, first[name]) for name, p in teacher_of(loss).items()}
-    return History(values, gradients, moved, saved, state_of(loss, optimizer), seconds)
+    return History(values, gradients, moved, saved, state_of(loss, optimizer), seconds, memory.changed())
 
 
 def state_of(loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from usbench.contracts.batch import Batch, Clip, Image
 from usbench.contracts.network import Head, Levels, Network, Out, pooled
+
+CURVE = ("step", "lr", "loss")  # columns that every training's curve has
 
 
 class Loss(nn.Module):
@@ -138,4 +140,11 @@ def named(value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not isinstance(part, Tensor) or part.ndim != 0:
             shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ValueError(f"the part '{name}' of the loss is {shape}, not a scalar tensor")
+    check_parts(parts)
     return parts
+
+
+def check_parts(names: Collection[str]) -> None:
+    """Refuse names of several parts that are columns of the curve already; `loss` is their sum."""
+    if len(names) > 1 and (taken := [name for name in CURVE if name in names]):
+        raise ValueError(f"a part of the loss is called '{taken[0]}', as a column of the curve is: call it otherwise")

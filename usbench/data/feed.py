@@ -14,8 +14,8 @@ from torch import Tensor
 
 from usbench.contracts import Batch, Clip, Image, Video
 from usbench.data.known import describe
-from usbench.data.pack import Pack
-from usbench.data.planes import chunks, mapped, read_plane, shrink, side_of
+from usbench.data.pack import Pack, side_of
+from usbench.data.planes import chunks, mapped, read_plane, shrink
 from usbench.data.room import room
 from usbench.data.stream import Read, Streamed
 from usbench.draws import generator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from usbench.data.pack import Pack
@@ -15,6 +14,7 @@ from usbench.data.sector import with_sector
 from usbench.errors import RunFailed, UsbenchError, about
 from usbench.hooks import Entry, Registry, registry
 from usbench.items import Dataset
+from usbench.source import line_of
 from usbench.spec import Choice, key_of
 
 Progress = Callable[[str, int, int | None], None]  # what, done, of
@@ -84,10 +84,12 @@ def _fitting(source: Path | None, tried: str) -> str:
     fits: dict[bool, list[str]] = {True: [], False: []}
     for entry in registry().entries("dataset"):
         if source is not None and not entry.generated and entry.name != tried:
-            dataset = entry.build()
-            with suppress(UsbenchError, OSError):
+            try:
+                dataset = entry.build()
                 if dataset.recognises(source):
                     fits[dataset.generic].append(entry.name)
+            except (Exception, SystemExit):  # noqa: BLE001 - a stranger's importer may raise anything, and fits nothing
+                continue
     found = fits[False] or fits[True]
     if not found:
         return f"Is it the whole official release of '{tried}'?"
@@ -136,9 +138,10 @@ def write(
         ) from error
     except UsbenchError:
         raise
-    except Exception as error:  # a stranger's plugin may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
         where = f" (in {source})" if source is not None else ""
-        raise RunFailed(f"data set '{entry.name}' failed: {type(error).__name__}: {error}{where}.") from error
+        said = f"{type(error).__name__}: {error}{where}{line_of(error, (entry.where,))}"
+        raise RunFailed(f"data set '{entry.name}' failed: {said}.") from error
     return Pack(path)
 
 

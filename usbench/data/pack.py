@@ -46,6 +46,12 @@ FIELDS: dict[str, Any] = {  # one value an image
 PLANES = ("images", "mask", "sector")
 ATTRIBUTES = ("schema", "dataset", "source", "licence", "citation", "importer", "version", "classes", "digest")
 OPTIONAL = ("skipped", "people")  # attributes that a pack may lack
+HEADROOM = 1.25  # what a run reads is at most this much larger than its own size: a resample from far above aliases
+
+
+def side_of(size: int, pack_size: int) -> int:
+    """The side at which a run of one size reads the images of a pack of another."""
+    return min(round(HEADROOM * size), pack_size)
 
 
 def digest_of(file: h5py.File) -> str:
@@ -175,4 +181,7 @@ class Pack:
         with self._reading() as file:
             found = digest_of(file)
         if found != self.digest:
-            raise UsbenchError(f"{self.path} was changed after it was written (digest {found}, not {self.digest}).")
+            raise UsbenchError(
+                f"{self.path} was changed after it was written (digest {found}, not {self.digest}): "
+                "make or import it again, and see that 'usbench data check' finds it right."
+            )

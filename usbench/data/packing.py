@@ -97,6 +97,7 @@ def write_pack(
                 for name in ("mask", "sector")
             }  # fmt: skip
             for count, item in enumerate(items, start=1):
+                _check_facts(item, len(classes))
                 _add(item, size, raw, planes, columns)
                 sink.check()
                 if progress is not None:
@@ -127,6 +128,21 @@ def _shortened(skipped: Mapping[str, str]) -> str:
             break
         kept[name] = reason
     return json.dumps({"count": len(skipped), "reasons": kept})
+
+
+def _check_facts(item: Item, classes: int) -> None:
+    """Refuse what is said of an image where a pack cannot hold it, or where it would mean another thing."""
+    label = item.label
+    if isinstance(label, str):
+        raise UsbenchError(f"the label of '{item.name}' is the text {label!r}: use self.label(text).")
+    if not isinstance(label, int | np.integer) or not -1 <= label < classes:
+        raise UsbenchError(
+            f"the label of '{item.name}' is {label!r}, and there are {classes} classes: the place of one, or -1."
+        )
+    for name in ("name", "patient", "video", "tag", "device"):
+        value = getattr(item, name)
+        if not isinstance(value, str):
+            raise UsbenchError(f"the {name} of '{item.name}' is {value!r} ({type(value).__name__}): give a text.")
 
 
 def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], columns: dict[str, list[Any]]) -> None:

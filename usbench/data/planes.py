@@ -23,14 +23,8 @@ from usbench.data.place import data_home
 from usbench.data.room import SETTING
 from usbench.errors import UsbenchError
 
-HEADROOM = 1.25  # what a feed holds is at most this much larger than the run's size: see `shrink`
 CHUNK = 128  # images that are shrunk together
 KEPT_DAYS = 30  # that a file of shrunk planes is kept after its last use
-
-
-def side_of(size: int, pack_size: int) -> int:
-    """The side of the device copy of images of a pack's size, for a run of another size."""
-    return min(round(HEADROOM * size), pack_size)
 
 
 def shrink(planes: np.ndarray, side: int) -> Tensor:

@@ -18,6 +18,16 @@ def balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
     return right * len(label) / (np.count_nonzero(counts) * counts[label])
 
 
+def about_balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(N,) the balanced accuracy at every image, moved by how much better or worse than its class the image is.
+
+    The mean is that of `balanced`, and the spread is the balanced accuracy's own: that of the weights is not in it.
+    """
+    _, place, counts = np.unique(label, return_inverse=True, return_counts=True)
+    recall = np.bincount(place, weights=right) / counts
+    return recall.mean() + balanced(right - recall[place], place)
+
+
 def score_classes(probability: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:
     """The metrics of each image: accuracy, balanced accuracy, log loss, and Brier's score summed over the classes."""
     right = (probability.argmax(1) == label).astype(float)

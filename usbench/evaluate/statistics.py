@@ -31,13 +31,14 @@ def crossed_interval(values: np.ndarray, groups: np.ndarray, *, level: float = 0
       of the seeds' own means.
 
     Their sum is the usual crossed estimate. Each part takes the t quantile of its own degrees of freedom, G − 1 and
-    S − 1: half-width² = t²(G − 1) · patients + t²(S − 1) · seeds. Pooling them into one Satterthwaite t instead covers
-    too little, as with three seeds the degrees of freedom themselves are guessed from two: where the seeds'
-    variance happens to come out small, the interval is too short and too sure of itself at once.
+    S − 1: half-width² = t²(G − 1) · patients + t²(S − 1) · seeds. Patients of many images count as fewer: G is the
+    number of equal patients that would be as much evidence, (Σn)² / Σn². Pooling the two parts into one Satterthwaite t
+    instead covers too little, as with three seeds the degrees of freedom themselves are guessed from two: where the
+    seeds' variance happens to come out small, the interval is too short and too sure of itself at once.
     The p is the level at which the interval just reaches 0, so the two never disagree.
 
     With one seed the interval is over patients only, and p is NaN: no test is made from one seed.
-    With fewer than two groups there is no interval: low, high and p are NaN.
+    With fewer than two groups, counted so, there is no interval: low, high and p are NaN.
 
     Args:
         values: (images, seeds); an image that is NaN for any seed is dropped for all.
@@ -51,14 +52,15 @@ def crossed_interval(values: np.ndarray, groups: np.ndarray, *, level: float = 0
     if values.size == 0:
         return Estimate(nan, nan, nan, nan)
     mean = float(values.mean())
-    group_count, seed_count = int(codes.max()) + 1, values.shape[1]
-    if group_count < 2:
+    counts, seed_count = np.bincount(codes), values.shape[1]
+    freedom = float(counts.sum() ** 2 / np.square(counts).sum()) - 1
+    if freedom < 1:
         return Estimate(mean, nan, nan, nan)
 
     patients, seeds = _variance_parts(values, codes)
 
     def half_width(alpha: float) -> float:
-        squared = scipy.special.stdtrit(group_count - 1, alpha / 2) ** 2 * patients
+        squared = scipy.special.stdtrit(freedom, alpha / 2) ** 2 * patients
         if seed_count > 1:
             squared += scipy.special.stdtrit(seed_count - 1, alpha / 2) ** 2 * seeds
         return float(np.sqrt(squared))
@@ -100,20 +102,6 @@ def mean_ranks(table: pd.DataFrame) -> pd.Series:
     because it was left out of a hard one. Without such a condition every rank is NaN.
     """
     return table.dropna(axis="columns").rank(axis="index", ascending=False, method="average").mean(axis="columns")
-
-
-def friedman(table: pd.DataFrame) -> float:
-    """The p that all methods rank alike over the conditions that every one has; NaN below 3 methods or 2 conditions."""
-    complete = table.dropna(axis="columns").to_numpy(float)
-    if complete.shape[0] < 3 or complete.shape[1] < 2 or (complete == complete[0]).all():
-        return float("nan")
-    return float(scipy.stats.friedmanchisquare(*complete).pvalue)
-
-
-def critical_difference(methods: int, conditions: int, *, level: float = 0.95) -> float:
-    """Nemenyi's: mean ranks that lie closer than this are not told apart (Demšar, JMLR 2006)."""
-    quantile = scipy.stats.studentized_range.ppf(level, methods, np.inf) / np.sqrt(2)
-    return float(quantile * np.sqrt(methods * (methods + 1) / (6 * conditions)))
 
 
 def expected_calibration_error(probability: np.ndarray, label: np.ndarray) -> float:
@@ -186,13 +174,16 @@ def _variance_parts(values: np.ndarray, codes: np.ndarray) -> tuple[float, float
     """The patients' and the seeds' parts of the variance of the mean over images.
 
     Patients have different numbers of images, so the mean is a ratio (sum of totals over sum of counts). It is made
-    linear: each patient stands with their total's deviation from what their count of images would give.
+    linear: each patient stands with their total's deviation from what their count of images would give. A patient of
+    many images draws the mean towards them, and so deviates too little: each deviation is what it would be from a mean
+    without them, which makes the patients' part the jackknife's that leaves out a patient at a time.
     """
     counts = np.bincount(codes).astype(float)
     totals = np.stack([np.bincount(codes, weights=column) for column in values.T], axis=1)
     seed_means = values.mean(axis=0)
     deviations = (totals - counts[:, None] * seed_means) / counts.mean()
     group_count, seed_count = deviations.shape
+    deviations *= ((1 - 1 / group_count) / (1 - counts / counts.sum()))[:, None]  # all 1 where patients are equal
     of_patients = deviations.mean(axis=1)
     patients = float(np.square(of_patients).sum()) / (group_count - 1) / group_count
     if seed_count == 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 from usbench.contracts import Network, Protocol, pooled
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack
+from usbench.errors import UsbenchError, listed
 from usbench.evaluate.segmentation import CALIBRATION, calibration_error, pack_masks
 from usbench.train import checkpoint
 from usbench.train.loop import Compute
 from usbench.train.passes import EVALUATION_BATCH, plain_images
 
 CHOICE = "choice-"
+TAKEN = ("name", "group", "label", "lesion", "pixel_mm", "video", CALIBRATION)  # columns that the harness writes
 
 
 @torch.inference_mode()
@@ -120,6 +123,32 @@ def best_on_test(protocol: Protocol, feed: Feed, folder: Path) -> tuple[int, pd.
     return step, found[step]
 
 
+def check_columns(names: Iterable[str]) -> None:
+    """Refuse columns of a protocol that are called like one of the harness's."""
+    if taken := [name for name in names if name in TAKEN]:
+        raise UsbenchError(
+            f"a protocol scores '{taken[0]}', and a column of scores.csv has that name: call it otherwise."
+        )
+
+
+def check_metrics(protocol: Protocol, found: Mapping[str, Any]) -> None:
+    """Refuse scores that lack a metric, or are called like a column of the harness's."""
+    if not isinstance(found, Mapping):
+        raise UsbenchError(f"a score is a {type(found).__name__}: give a dict of the metrics by name.")
+    check_columns(found)
+    for name in protocol.metrics:
+        if name not in found:
+            raise UsbenchError(f"a score has {listed(map(str, found))}, and no '{name}', which the protocol names.")
+
+
+def check_scores(protocol: Protocol, found: Mapping[str, Any]) -> None:
+    """Refuse the scores of an image that lack a metric, are called like a column of the harness's, or no numbers."""
+    check_metrics(protocol, found)
+    for name, value in found.items():
+        if not isinstance(value, Real | np.bool_):
+            raise UsbenchError(f"the score '{name}' is {value!r} ({type(value).__name__}): give a number, or NaN.")
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
     """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts."""
@@ -142,11 +171,13 @@ def score_images(protocol: Protocol, predicted: np.ndarray, pack: Pack, indices:
     found = []
     for mask, true, known in zip(predicted, truth, pack.table.iloc[indices].to_dict("records"), strict=True):
         inside = native_extent(known)
+        lesion = bool(true.any())
+        scores = protocol.score(mask[inside], true[inside], 1 / known["scale"])
+        check_scores(protocol, scores)
         found.append(
             {
                 "name": known["name"], "group": known["group"], "label": known["label"],
-                "lesion": bool(true.any()), "pixel_mm": known["pixel_mm"],
-                **protocol.score(mask[inside], true[inside], 1 / known["scale"]),
+                "lesion": lesion, "pixel_mm": known["pixel_mm"], **scores,
             }
         )  # fmt: skip
     return pd.DataFrame(found)
@@ -159,7 +190,12 @@ def tabulate_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd
     label, video = feed.label.cpu().numpy(), known.video.to_numpy(str)
     columns = {"name": known.name.to_numpy(), "group": known.group.to_numpy(), "label": label}
     columns |= {"video": video} if (video != "").any() else {}
-    return pd.DataFrame({**columns, **protocol.tabulate(predicted, label, video)})
+    scores = protocol.tabulate(predicted, label, video)
+    check_metrics(protocol, scores)
+    for name in protocol.metrics:
+        if np.asarray(scores[name]).dtype.kind not in "biuf":
+            raise UsbenchError(f"the score '{name}' holds {np.asarray(scores[name]).dtype}: numbers, or NaN.")
+    return pd.DataFrame({**columns, **scores})
 
 
 def encoder_features(network: Network, feed: Feed, compute: Compute, limit: int = 512) -> np.ndarray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import METRICS
@@ -130,6 +132,13 @@ def shared_seeds(some: Iterable[Cell]) -> tuple[int, ...]:
     return tuple(sorted(set.intersection(*(set(cell.seeds) for cell in some))))
 
 
+def usual_seeds(some: Sequence[Cell]) -> tuple[int, ...]:
+    """The seeds that all of them have, or where these are fewer than most of them have, those that most have."""
+    (most, count), *_ = Counter(cell.seeds for cell in some).most_common(1)
+    shared = shared_seeds(some)
+    return shared if count * 2 <= len(some) or len(shared) == len(most) else most
+
+
 def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
     """Results of one setting together, each seed once, in the order of a table; each knows its baseline."""
     by_setting: dict[str, dict[int, Result]] = {}
@@ -144,13 +153,16 @@ def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
         seeds[seed] = max(other, result, key=lambda r: r.revision)
     memo = Memo() if memo is None else memo
     made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=order)
-    bases: dict[str, Cell] = {}
+    bases: dict[str, list[Cell]] = {}
     for cell in made:
         if cell.row["baseline"] == "plain":
-            bases.setdefault(cell.row["arena"], cell)
+            bases.setdefault(cell.row["arena"], []).append(cell)
     for cell in made:
-        base = bases.get(cell.row["arena"])
-        cell.base = None if base is cell else base
+        some = bases.get(cell.row["arena"], [])
+        # Suites may have chosen other settings for the same baseline: a row's is the one of its own suite.
+        own = [base for base in some if base.row.get("suite") == cell.row.get("suite")]
+        base = next(iter(own or some), None)
+        cell.base = None if base is cell or cell in some else base
     return made
 
 
@@ -166,6 +178,33 @@ def order(cell: Cell) -> tuple[Any, ...]:
 def difference(cell: Cell, base: Cell | None) -> Estimate:
     """The paired difference of the primary metric, with its interval; NaN where there is nothing to compare with."""
     return pooled([cell], [base])
+
+
+@dataclass(frozen=True)
+class Side:
+    """The primary metric of a method over the images of several test sets, put together once for many differences."""
+
+    seeds: tuple[int, ...]
+    values: np.ndarray  # (images, seeds)
+    groups: np.ndarray  # (images,) numbered
+    names: tuple[np.ndarray, ...]  # of the images of each test set
+
+    def difference(self, other: Side) -> Estimate:
+        """Image by image, over the seeds that both have."""
+        if not all(map(np.array_equal, self.names, other.names)):
+            raise UsbenchError("rows of one arena list other images: 'usbench verify' names them.")
+        if not (shared := sorted(set(self.seeds) & set(other.seeds))):
+            return NOTHING
+        mine, theirs = (side.values[:, [side.seeds.index(s) for s in shared]] for side in (self, other))
+        return crossed_interval(mine - theirs, self.groups)
+
+
+def paired(cells: Sequence[Cell]) -> Side:
+    """The rows of a method, over the seeds that all of them have."""
+    seeds = shared_seeds(cells)
+    values = np.concatenate([cell.values(seeds) for cell in cells])
+    groups, _ = pd.factorize(np.concatenate([cell.scores.groups for cell in cells]))
+    return Side(seeds, values, groups, tuple(cell.scores.names for cell in cells))
 
 
 def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) -> Estimate:

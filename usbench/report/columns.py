@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from usbench.evaluate.segmentation import CALIBRATION, METRICS
 
 DISTANCES = ("hd95", "assd")  # in native pixels; in mm too where a pixel's size is known
-OF = {CALIBRATION: ", each over ten bins of the probabilities of its pixels"}
+OF = {
+    CALIBRATION: ", each over ten bins of the probabilities of its pixels",
+    "surface_dice": ", within two native pixels",
+}
 NOT_MEASURED = ("device_seconds", "peak_mib")  # differ between equal runs
 
 WHO = {
@@ -43,7 +46,8 @@ OTHER = {
     "delta_vs_best_low": "lower end of its 95 % interval; as the best is chosen on the same images, it looks better",
     "delta_vs_best_high": "upper end of its 95 % interval",
     "drop_from_in": "mean in-distribution score of the same networks less this one's; empty in distribution",
-    "p_holm": "Holm-adjusted p of delta_vs_supervised over the table, corruptions apart; empty with one seed",
+    "p_holm": "Holm-adjusted p of delta_vs_supervised over the table; corruptions, rows of all folds and best-on-test "
+    "rows are families of their own; empty with one seed",
     "rank": "rank of the mean score, over the seeds that all have, among rows of one arena, shift and pretraining "
     "budget whose pretraining saw the same labels; baselines are exempt from the budget; 1 is best",
     "mean_rank": "mean rank over the trainings (data, fraction) that comparable methods share, by the mean of their "

@@ -67,8 +67,7 @@ def compare(first: Sequence[Cell], second: Sequence[Cell]) -> list[Comparison]:
             raise UsbenchError(f"{a.row['setting']} is one row: name two.")
         raise UsbenchError(f"{_called(a)} and {_called(b)} cannot stand in one table: {difference_of(a, b)}.")
     for a, b in pairs:
-        if not a.row["baseline"] and not b.row["baseline"] and a.results[0].budget != b.results[0].budget:
-            what = _budget_words(a, b)
+        if not a.row["baseline"] and not b.row["baseline"] and (what := _unfair(a, b)):
             raise UsbenchError(f"{_called(a)} and {_called(b)} cannot stand in one table: {what}.")
     return [_compared(a, b) for a, b in pairs]
 
@@ -102,6 +101,17 @@ def difference_of(first: Cell, second: Cell) -> str:
         if name == "images":
             return f"the list of test images is another one ({mine} and {theirs})"
     return "the list of training images is another one"
+
+
+def _unfair(first: Cell, second: Cell) -> str:
+    """In what two pretrainings differ that do not rank together."""
+    if first.row["shift"] != second.row["shift"]:
+        return f"shift is {first.row['shift']} and {second.row['shift']}"
+    if first.labels != second.labels:
+        return f"their pretrainings saw other labels: {first.labels} and {second.labels}"
+    if bool(first.row.get("leaks")) != bool(second.row.get("leaks")):
+        return "only one of them was let pass with near-duplicates of tested images (--allow-leaks)"
+    return "" if first.results[0].budget == second.results[0].budget else _budget_words(first, second)
 
 
 def _budget_words(first: Cell, second: Cell) -> str:
@@ -146,7 +156,7 @@ def _compared(first: Cell, second: Cell) -> Comparison:
     images = [
         (str(first.scores.names[i]), float(means[0][i]), float(means[1][i])) for i in order if apart[i] == apart[i]
     ]
-    p = signed_rank(mine - theirs, first.scores.groups) if len(mine) else math.nan
+    p = signed_rank(mine - theirs, first.scores.groups) if len(mine) and len(seeds) > 1 else math.nan
     return Comparison(first, second, seeds, estimate, p, images)
 
 
@@ -163,10 +173,13 @@ def notes(found: Sequence[Comparison]) -> list[str]:
         said.append(f"Their pretrainings saw other labels: {labels[0]} and {labels[1]}; they rank apart.")
     if (shifts := (first.row["shift"], second.row["shift"]))[0] != shifts[1]:
         said.append(f"Their shifts differ: {shifts[0]} and {shifts[1]}.")
+    if (leaks := [int(cell.row.get("leaks") or 0) for cell in (first, second)])[0] != leaks[1]:
+        said.append(f"Near-duplicates of tested images that were let pass: {leaks[0]} and {leaks[1]}.")
     versions = [cell.results[0].versions for cell in (first, second)]
     if other := [f"{library} {a} and {b}" for library, a, b in _differing(versions[0], versions[1]) if a and b]:
         said.append(f"They were made with other versions: {', '.join(other)}.")
     if len(found[0].seeds) == 1:
         said.append("One shared seed: the interval is over patients only, and no test is made.")
-    said.append("The signed-rank p averages the seeds away; the interval and its p do not.")
+    else:
+        said.append("The signed-rank p averages the seeds away; the interval and its p do not.")
     return said

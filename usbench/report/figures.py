@@ -111,70 +111,28 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
     save_figure(figure, path)
 
 
-def score_against_labels(every: Sequence[Cell], path: Path) -> None:
-    """The mean score with its interval over the label fraction, in and out of distribution."""
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.3), sharey=True)
-    for axis, side in zip(axes, ("in", "out"), strict=True):
-        here = [c for c in every if c.row["shift"] == side]
-        names = list(dict.fromkeys((c.row["loss"], c.row["aug"], c.row["baseline"]) for c in here))
-        for shift, (loss, aug, baseline) in enumerate(names):
-            points = []
-            for fraction in sorted({c.row["label_fraction"] for c in here}):
-                some = [
-                    c for c in here if (c.row["loss"], c.row["aug"], c.row["label_fraction"]) == (loss, aug, fraction)
-                ]
-                if some:
-                    points.append((fraction, pooled(some)))
-            x = np.array([f for f, _ in points]) + (shift - len(names) / 2) * 0.8
-            mean = np.array([e.mean for _, e in points])
-            error = [mean - np.array([e.low for _, e in points]), np.array([e.high for _, e in points]) - mean]
-            label = loss if aug == "none" else f"{loss} · {aug}"
-            axis.errorbar(x, mean, error, marker="o", capsize=2, label=label, color=PALETTE.get(baseline))
-        title = "in distribution" if side == "in" else "out of distribution"
-        axis.set(xlabel="label fraction (%)", title=title)
-    axes[0].set_ylabel(f"mean {title_of(every[0].primary)}, 95 % interval")
-    axes[0].legend(frameon=False)
-    figure.tight_layout()
-    save_figure(figure, path)
-
-
 def mean_ranks(families: Sequence[Family], path: Path) -> None:
-    """Mean ranks on a line, best on the left; a bar joins methods that the training sets do not tell apart.
-
-    These share patients, so the critical difference is a description, not a claim: intervals make those.
-    """
+    """Mean ranks on a line, best on the left; a bar joins methods of which paired differences tell no two apart."""
     plt = pyplot()
     heights = [1.3 + 0.24 * len(family.ranks) for family in families]
     shape = {"squeeze": False, "gridspec_kw": {"height_ratios": heights}}
     figure, axes = plt.subplots(len(families), 1, figsize=(8, sum(heights)), **shape)
     for axis, family in zip(axes[:, 0], families, strict=True):
-        ranks, critical = family.ranks, family.critical
+        ranks = family.ranks
         for line, (method, rank) in enumerate(ranks.items()):
             axis.plot([rank, rank, len(ranks) + 0.1], [0, -line - 1, -line - 1], color=PALETTE["plain"], linewidth=0.8)
             axis.plot(rank, 0, "o", color=PALETTE[""], markersize=4)
             axis.annotate(f" {rank:.2f}  {plain_text(str(method))}", (len(ranks) + 0.1, -line - 1), va="center")
-        for level, (first, last) in enumerate(cliques(ranks.to_numpy(), critical)):
+        for level, ends in enumerate(family.bars):
+            first, last = (float(ranks.iloc[place]) for place in ends)
             axis.plot([first - 0.03, last + 0.03], [0.35 + 0.3 * level] * 2, color="black", linewidth=2.5)
-        tested = "" if np.isnan(family.p) else f", Friedman p {family.p:.2g}"
-        said = f"critical difference {critical:.2f}, {family.complete.shape[1]} training sets{tested}"
-        axis.set_title(f"{plain_text(family.title)}: {said}", fontsize=8)
+        axis.set_title(f"{plain_text(family.title)}\n{family.note}", fontsize=8)
         axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
         axis.set_ylim(bottom=-len(ranks) - 0.9)
         axis.set_xticks(range(1, len(ranks) + 1))
         axis.spines["left"].set_visible(False)
     figure.tight_layout()
     save_figure(figure, path)
-
-
-def cliques(ranks: np.ndarray, critical: float) -> list[tuple[float, float]]:
-    """The longest stretches of sorted ranks that lie within the critical difference, from first to last."""
-    found: list[tuple[float, float]] = []
-    for first in ranks:
-        last = ranks[ranks <= first + critical].max()
-        if last > first and (not found or last > found[-1][1]):
-            found.append((float(first), float(last)))
-    return found
 
 
 def plain_text(text: str) -> str:

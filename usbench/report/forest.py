@@ -13,6 +13,7 @@ from usbench.report.ranks import method_of
 from usbench.report.table import title_of
 
 NAME = "differences.png"
+APART = {"protocol": "by {}", "backbone": "{}", "init": "from {}", "size": "{} px"}  # what rows of a panel share
 COLUMNS = 3  # panels side by side
 SHADES = ("#d6246e", "#7c3aed", "#0f766e", "#b45309", "#6b7280")  # from few labels to many
 
@@ -21,9 +22,9 @@ def forest(every: Sequence[Cell], path: Path) -> None:
     """A panel for each training and test set, a line for each method, a point for each label fraction."""
     cells = [cell for cell in folded(every) if not cell.corrupted and cell.base is not None]
     panels: dict[tuple[str, str, str, str], list[Cell]] = {}
-    protocols = {cell.row["protocol"] for cell in cells}
+    apart = [name for name in APART if len({cell.row.get(name) for cell in cells}) > 1]
     for cell in cells:
-        by = cell.row["protocol"] if len(protocols) > 1 else ""
+        by = ", ".join(APART[name].format(cell.row.get(name)) for name in apart)
         panels.setdefault((cell.row["train_data"], cell.row["shift"], cell.row["test_data"], by), []).append(cell)
     if not panels:
         return
@@ -46,13 +47,15 @@ def forest(every: Sequence[Cell], path: Path) -> None:
             label = f"{fraction:g} % of the labels" if axis is axes.flat[0] else None
             axis.errorbar(mean, y, xerr=ends, fmt="o", ms=3.5, lw=1.2, color=SHADES[number % len(SHADES)], label=label)
         where = "" if shift == "in" else " (unseen)" if shift == "out" else f" ({shift})"
-        axis.set_title(plain_text(f"{trained} → {tested}{where}" + (f", by {by}" if by else "")), fontsize=8)
+        axis.set_title("\n".join(map(plain_text, filter(None, (f"{trained} → {tested}{where}", by)))), fontsize=8)
         axis.grid(axis="x", alpha=0.25)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     axes[0, 0].set_yticks(range(len(methods)), [plain_text(name) for name in methods])
     axes[0, 0].invert_yaxis()
-    figure.supxlabel(f"difference of mean {title_of(cells[0].primary)} to no pretraining, 95 % interval", fontsize=9)
+    metrics = {cell.primary for cell in cells}
+    score = f"mean {title_of(cells[0].primary)}" if len(metrics) == 1 else "the mean score"
+    figure.supxlabel(f"difference of {score} to no pretraining, 95 % interval", fontsize=9)
     figure.legend(loc="upper right", ncols=len(fractions), frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.28 / size[1]))
     save_figure(figure, path)

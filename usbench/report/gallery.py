@@ -52,14 +52,12 @@ class Gallery:
 
 def gallery(every: Sequence[Cell], places: Mapping[str, Path], *, images: bool) -> Gallery:
     """Cases of every row that kept masks; pictures where they are wanted and their pack is here."""
-    kept = [cell for cell in every if not cell.corrupted and (cell.results[0].folder / MASKS).is_file()]
-    groups, notes, without = _groups(kept), [], []
-    shown = []
-    for group in groups:
-        pack = _opened(places.get(group.pack))
+    notes, without, shown = [], [], []
+    for group in groups_of(every):
+        pack = opened(places.get(group.pack))
         if pack is None:
             without.append(visible(group.name))
-        if rows := _whole(group):
+        if rows := whole(group):
             shown.append(_shown(group, rows, pack, images=images))
     if without:
         notes.append(f"The pack of {', '.join(dict.fromkeys(without))} is not installed where this page was made: "
@@ -69,9 +67,12 @@ def gallery(every: Sequence[Cell], places: Mapping[str, Path], *, images: bool) 
     return Gallery(shown, notes)
 
 
-def _groups(cells: Sequence[Cell]) -> list[Group]:
+def groups_of(every: Sequence[Cell]) -> list[Group]:
+    """Test sets with the rows that kept masks of them, corrupted images aside."""
     found: dict[tuple[str, str, str], Group] = {}
-    for cell in cells:
+    for cell in every:
+        if cell.corrupted or not (cell.results[0].folder / MASKS).is_file():
+            continue
         scores = cell.results[0].scores()
         if "name" not in scores or cell.primary not in scores:
             continue
@@ -84,14 +85,15 @@ def _groups(cells: Sequence[Cell]) -> list[Group]:
     return list(found.values())
 
 
-def _opened(path: Path | None) -> Pack | None:
+def opened(path: Path | None) -> Pack | None:
+    """A pack that can be read."""
     try:
         return Pack(path) if path is not None else None
     except UsbenchError:
         return None
 
 
-def _whole(group: Group) -> list[tuple[Cell, np.ndarray, Masks]]:
+def whole(group: Group) -> list[tuple[Cell, np.ndarray, Masks]]:
     """The rows whose masks can be read and that have a score at all."""
     rows = []
     for cell, values in group.rows:
@@ -107,7 +109,7 @@ def _whole(group: Group) -> list[tuple[Cell, np.ndarray, Masks]]:
 def _shown(
     group: Group, rows: Sequence[tuple[Cell, np.ndarray, Masks]], pack: Pack | None, *, images: bool
 ) -> dict[str, Any]:
-    shared = _cases_of_all(np.stack([values for _, values, _ in rows]))
+    shared = cases_of_all(np.stack([values for _, values, _ in rows]))
     own = [_cases_of_one(values) for _, values, _ in rows]
     listed = sorted({*shared, *(place for cases in own for place in cases)})
     number = {place: at for at, place in enumerate(listed)}
@@ -124,7 +126,7 @@ def _shown(
     }  # fmt: skip
 
 
-def _cases_of_all(values: np.ndarray) -> list[int]:
+def cases_of_all(values: np.ndarray) -> list[int]:
     """The best, median and worst image in the mean over rows, and the one on which rows differ most."""
     known = ~np.isnan(values).all(axis=0)
     means = np.full(values.shape[1], np.nan)

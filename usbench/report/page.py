@@ -22,7 +22,7 @@ from usbench.report.folds import folded
 from usbench.report.gallery import SHARED, gallery
 from usbench.report.leaderboard import table_of
 from usbench.report.origin import Origins
-from usbench.report.page_lines import legend, methods_of
+from usbench.report.page_lines import legend, methods_of, shown_together
 from usbench.report.page_ranks import rank_panels
 from usbench.report.page_table import FILTERS, SURE, Table, tables_of
 from usbench.report.summary import places_of
@@ -37,9 +37,9 @@ def page_text(
     by_fold, every = every, folded(every)
     table = table_of(every)
     tables, filters = tables_of(table, every)
-    plain = [cell for cell in every if not cell.corrupted]
-    primary = plain[0].primary if plain else ""
-    methods = methods_of([c for c in plain if c.primary == primary and c.row["shift"] != TRANSDUCTIVE])
+    figured = shown_together(every)
+    primary = figured[0].primary if figured else ""
+    methods = methods_of(figured)
     origins = Origins(stores)
     cases = gallery(by_fold, places_of(stores), images=images)
     rows = _rows(table, every, origins)
@@ -122,7 +122,7 @@ def _facts(every: Sequence[Cell], origins: Origins) -> list[tuple[str, str]]:
 
 def _unpictured(every: Sequence[Cell], primary: str) -> Iterator[str]:
     """Which rows the figures leave out."""
-    if any(cell.primary != primary for cell in every):
+    if primary and any(cell.primary != primary for cell in every):
         yield f"Figures are of {title_of(primary)}: rows with another metric stand in their tables."
     if any(cell.row["shift"] == TRANSDUCTIVE for cell in every):
         yield "Rows whose pretraining saw images of the target are in no figure but the mean ranks."

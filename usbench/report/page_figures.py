@@ -39,28 +39,36 @@ class Heat:
     rows: list[tuple[Method, list[tuple[str, int] | None]]] = field(default_factory=list)
 
 
-def against_labels(methods: Mapping[str, Method]) -> list[Panel]:
-    """Mean score over the label fraction: a panel a test set."""
-    cells = [cell for method in methods.values() for cell in method.cells]
-    metric = title_of(cells[0].primary) if cells else ""
-    fractions = sorted({float(cell.row["label_fraction"]) for cell in cells})
-    x = _spread(fractions, "labels, %")
+def label_lines(methods: Mapping[str, Method]) -> tuple[dict[float, float], dict[tuple[str, ...], list[Line]]]:
+    """Mean score over the label fraction: where each fraction stands, and each test set's lines, trained ones first.
+
+    Fractions stand at equal distances: few labels are what matters, and 5 and 10 % lie close together.
+    """
+    fractions = sorted({float(cell.row["label_fraction"]) for method in methods.values() for cell in method.cells})
+    x = {fraction: float(place) for place, fraction in enumerate(fractions)}
     made: dict[tuple[str, ...], dict[str, Line]] = {}
     for method in methods.values():
         for cell in sorted(method.cells, key=lambda c: c.row["label_fraction"]):
             line = made.setdefault(_place(cell), {}).setdefault(method.name, Line(method.place, method.style))
             fraction = float(cell.row["label_fraction"])
             line.points.append(_point(x[fraction], cell.interval(), f"{method.name}, {fraction:g} %"))
-    y = _common([line for lines in made.values() for line in lines.values()], f"mean {metric}")
-    ticks = tuple((x[f], f"{f:g}") for f in fractions)
+    ordered = sorted(made.items(), key=lambda item: (item[0][2] != "in", item[0]))
+    return x, {place: _dodged(list(lines.values()), 0.24) for place, lines in ordered}
+
+
+def against_labels(methods: Mapping[str, Method]) -> list[Panel]:
+    """Mean score over the label fraction: a panel a test set."""
+    metric = next((title_of(method.cells[0].primary) for method in methods.values()), "")
+    x, places = label_lines(methods)
+    y = _common([line for lines in places.values() for line in lines], f"mean {metric}")
+    ticks = tuple((at, f"{fraction:g}") for fraction, at in x.items())
     reach = (min(x.values(), default=0) - 0.35, max(x.values(), default=1) + 0.35)
     along = chart.Axis(*reach, ticks, "label fraction, %")
     panels = []
-    for place, lines in sorted(made.items(), key=lambda item: (item[0][2] != "in", item[0])):
-        title = _where(place)
-        shown = _dodged(list(lines.values()), 0.24)
+    for place, lines in places.items():
+        title = where(place)
         said = f"Mean {metric} with 95 % intervals over the label fraction, for {len(lines)} methods: see the table."
-        panels.append(Panel(title, panel(f"{metric} over label fraction: {title}", said, shown, along, y), place[2]))
+        panels.append(Panel(title, panel(f"{metric} over label fraction: {title}", said, lines, along, y), place[2]))
     return panels
 
 
@@ -69,14 +77,10 @@ def _place(cell: Cell) -> tuple[str, ...]:
     return str(row["train_data"]), str(row["test_data"]), str(row["shift"]), str(row.get("fold", ""))
 
 
-def _where(place: Sequence[str]) -> str:
+def where(place: Sequence[str]) -> str:
+    """A panel's heading: trained on → tested on."""
     trained, tested, *_ = map(visible, place)
     return f"{trained} → {tested}" if trained != tested else tested
-
-
-def _spread(fractions: Sequence[float], _: str) -> dict[float, float]:
-    """Fractions at equal distances: few labels are what matters, and 5 and 10 % lie close together."""
-    return {fraction: float(place) for place, fraction in enumerate(fractions)}
 
 
 def _point(x: float, estimate: Estimate, name: str) -> Point:

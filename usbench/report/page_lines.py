@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from usbench.report import chart
 from usbench.report.cells import Cell
 from usbench.report.files import visible
 from usbench.report.ranks import mean_rank_of
-from usbench.report.table import by_fraction
+from usbench.report.table import TRANSDUCTIVE, by_fraction
 
 COLOURS = 6  # methods in a colour of their own; more are not told apart
 
@@ -57,6 +58,13 @@ def methods_of(every: Sequence[Cell]) -> dict[str, Method]:
         style = ("more" if alike else kind) if kind else f"s{used}" if used <= COLOURS else "more"
         found[name] = Method(visible(name), place, style, cells[name])
     return found
+
+
+def shown_together(every: Sequence[Cell]) -> list[Cell]:
+    """What one figure can hold: rows of the metric that most have, on clean images, that did not see their target."""
+    plain = [cell for cell in every if not cell.corrupted and cell.row["shift"] != TRANSDUCTIVE]
+    counted = Counter(cell.primary for cell in plain).most_common(1)
+    return [cell for cell in plain if cell.primary == counted[0][0]]
 
 
 def legend(methods: Iterable[Method]) -> list[Method]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from usbench.report import chart
 from usbench.report.cells import Cell
-from usbench.report.figures import cliques
 from usbench.report.files import visible
 from usbench.report.page_figures import Panel
 from usbench.report.page_lines import Method, holder_of
@@ -22,10 +20,9 @@ def rank_panels(every: Sequence[Cell], methods: Mapping[str, Method]) -> list[Pa
 
 
 def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
-    ranks, critical = family.ranks, family.critical
-    bars = cliques(ranks.to_numpy(), critical)
+    ranks, bars = family.ranks, family.bars
     names = {name: visible(name) if len(visible(name)) < 29 else f"{visible(name)[:27]}…" for name in ranks.index}
-    names_wide, row, width, height = 12 + 6.4 * max(map(len, names.values())), 19, 440, 44 + 19 * len(ranks)
+    names_wide, row, width, height = 12 + 6.4 * max(map(len, names.values())), 19, 440, 34 + 19 * len(ranks)
     plot_wide = width - names_wide - 16 - 9 * len(bars)
     most = max(len(ranks), 2)
 
@@ -34,17 +31,15 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
 
     ticks = sorted({1, most, *range(1, most + 1, max(1, -(-most // 6)))})
     parts = [
-        Markup('<path class="grid" d="M{0:.1f} 26v{1}"/>').format(along(t), height - 34)
+        Markup('<path class="grid" d="M{0:.1f} 26v{1}"/>').format(along(t), height - 24)
         + chart.text(along(t), 18, str(t), "tx")
         for t in ticks
     ]  # fmt: skip
-    parts.append(Markup('<path class="cd" d="M{:.1f} {}H{:.1f}"/>').format(
-        along(1), height - 5, along(min(1 + critical, most))))  # fmt: skip
-    places: dict[float, list[int]] = {}  # equal ranks stand on several lines
+    heights = []
     for number, (name, rank) in enumerate(ranks.items()):
         method = holder_of(family.cells[str(name)][0], methods)
         style, place = (method.style, method.place) if method else ("more", 10_000)
-        places.setdefault(float(rank), []).append(y := 38 + number * row)
+        heights.append(y := 38 + number * row)
         called = visible(name)
         parts.append(Markup('<g class="ln {}" data-m="{}">').format(style, place))
         parts.append(Markup('<path class="lead" d="M{} {}H{:.1f}"/>').format(names_wide, y, along(rank)))
@@ -52,10 +47,7 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
         parts.append(chart.dot(along(rank), y, style, f"{called}: mean rank {rank:.2f}") + Markup("</g>"))
     for number, (first, last) in enumerate(bars):
         x = names_wide + plot_wide + 14 + 9 * number
-        parts.append(Markup('<path class="bar" d="M{} {}V{}"/>').format(x, places[first][0] - 6, places[last][-1] + 6))
-    trainings = family.complete.shape[1]
-    note = f"Critical difference {critical:.2f} (the bar below the ranks), {trainings} training sets"
-    note += "." if math.isnan(family.p) else f", Friedman p {family.p:.2g}."
+        parts.append(Markup('<path class="bar" d="M{} {}V{}"/>').format(x, heights[first] - 6, heights[last] + 6))
     said = "Mean ranks, 1 is best: " + "; ".join(f"{visible(name)} {rank:.2f}" for name, rank in ranks.items()) + "."
     drawn = chart.picture(f"Mean ranks: {visible(family.title)}", said, width, height, Markup("").join(parts))
-    return Panel(visible(family.title), drawn, note)
+    return Panel(visible(family.title), drawn, f"{family.note[0].upper()}{family.note[1:]}.")

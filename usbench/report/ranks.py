@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from usbench.evaluate.statistics import critical_difference, friedman, mean_ranks
-from usbench.report.cells import Cell, shared_seeds
+from usbench.evaluate.statistics import holm, mean_ranks
+from usbench.report.cells import Cell, paired, shared_seeds, usual_seeds
 from usbench.report.folds import WITHOUT, folded
 
 Shared = tuple[str, ...]
 LEAST_METHODS, LEAST_TRAININGS = 3, 2  # of a figure of mean ranks
+SURE = 0.05  # an adjusted p below it tells two methods apart
 SAME = ("backbone", "init", "protocol", "size", "device", "precision", "threads")  # what comparable methods share
 
 
@@ -27,9 +30,9 @@ class Block:
 
     @functools.cached_property
     def means(self) -> np.ndarray:
-        """Their primary metric over the seeds that all of them have: other seeds are other labels."""
-        seeds = shared_seeds(self.cells)
-        return np.array([cell.mean_over(seeds) if seeds else math.nan for cell in self.cells])
+        """Their primary metric over the same seeds, since others are other labels; NaN for a row without these."""
+        seeds = usual_seeds(self.cells)
+        return np.array([c.mean_over(seeds) if seeds and set(seeds) <= set(c.seeds) else math.nan for c in self.cells])
 
     def rank(self, cell: Cell) -> float:
         """1 is best; equal means share the better rank; NaN without a mean."""
@@ -77,7 +80,6 @@ class Family:
     title: str
     scores: pd.DataFrame  # method × condition
     trainings: dict[str, str]  # condition → what was trained on, by name: its test sets are of the same networks
-    seeds: dict[str, int]  # condition → how many all of its methods have
     cells: dict[str, list[Cell]] = field(default_factory=dict)
 
     @property
@@ -95,21 +97,56 @@ class Family:
         methods, trainings = self.complete.shape
         return methods >= LEAST_METHODS and trainings >= LEAST_TRAININGS
 
-    @property
+    @functools.cached_property
     def ranks(self) -> pd.Series:
         """Mean ranks, best first."""
         return mean_ranks(self.complete).sort_values(kind="stable")
 
-    @property
-    def critical(self) -> float:
-        """Mean ranks nearer than this are not told apart."""
-        return critical_difference(*self.complete.shape)
+    @functools.cached_property
+    def pairs(self) -> dict[tuple[str, str], float]:
+        """The p of every two methods, the better ranked first, Holm-adjusted; NaN where one seed allows no test.
+
+        Of their paired difference over all test images that every method has, patients crossed with seeds. Ranks are
+        not tested themselves: label fractions of one set, and tests of one network, are no independent evidence.
+        """
+        shared = self.scores.dropna(axis="columns").columns
+        cells = {name: {_condition(cell): cell for cell in self.cells[name]} for name in map(str, self.ranks.index)}
+        rows = {name: [held[c] for c in shared] for name, held in cells.items()}
+        keys = {name: " ".join(cell.key for cell in some) for name, some in rows.items()}
+        side = functools.cache(lambda name: paired(rows[name]))
+
+        def p_of(a: str, b: str) -> float:
+            key = hashlib.sha256(f"{keys[a]} less {keys[b]}".encode()).hexdigest()
+            return rows[a][0].memo.numbers(f"p {key}", lambda: [side(a).difference(side(b)).p])[0]
+
+        both = list(itertools.combinations(rows, 2))
+        return dict(zip(both, holm(np.array([p_of(a, b) for a, b in both])).tolist(), strict=True))
+
+    @functools.cached_property
+    def bars(self) -> list[tuple[int, int]]:
+        """The longest stretches of `ranks`, by first and last place, in which no two methods are told apart."""
+        names = list(map(str, self.ranks.index))
+        found: list[tuple[int, int]] = []
+        if all(math.isnan(p) for p in self.pairs.values()):
+            return found
+        for first in range(len(names)):
+            last = first
+            while last + 1 < len(names) and not any(
+                self.pairs[other, names[last + 1]] < SURE for other in names[first : last + 1]
+            ):
+                last += 1
+            if last > first and (not found or last > found[-1][1]):
+                found.append((first, last))
+        return found
 
     @property
-    def p(self) -> float:
-        """That all rank alike; NaN where it rests on one seed, from which no test is made."""
-        known = self.scores.dropna(axis="columns")
-        return friedman(self.complete) if min((self.seeds[str(name)] for name in known), default=0) > 1 else math.nan
+    def note(self) -> str:
+        """What the bars say."""
+        over = f"{self.complete.shape[1]} training sets"
+        if all(math.isnan(p) for p in self.pairs.values()):
+            return f"{over}; from one seed no test is made"
+        apart = sum(p < SURE for p in self.pairs.values())
+        return f"{over}; {apart} of {len(self.pairs)} pairs told apart (paired differences, Holm-adjusted p < {SURE:g})"
 
 
 def families(some: Sequence[Cell]) -> list[Family]:
@@ -192,7 +229,7 @@ def _family(members: Sequence[Cell]) -> Family:
     row = members[0].row
     title = f"{row.get('backbone', '')}, {row.get('init', '')} weights, {members[0].primary}"
     own = {m: [cells[0] for cells in held.values()] for m, held in clear.items()}
-    return Family(title, scores.T, trainings, {name: len(shared) for name, shared in seeds.items()}, own)
+    return Family(title, scores.T, trainings, own)
 
 
 def method_of(cell: Cell) -> str:

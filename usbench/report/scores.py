@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from usbench.errors import UsbenchError
+from usbench.evaluate.classification import about_balanced
 from usbench.evaluate.statistics import Estimate, crossed_interval, expected_calibration_error
 from usbench.report.columns import DISTANCES
 from usbench.report.results import Result
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan)
 PROBABILITY = "p_"  # the columns of a class's probability
+BALANCED = "balanced_"  # what stands in a metric's name before that which it balances
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ def side_by_side(results: Sequence[Result], metrics: Sequence[str]) -> Scores:
         return np.stack(parts, 1)[rows]
 
     values = {metric: stacked(metric, lesions) for metric in dict.fromkeys(metrics)}
+    for metric in values:
+        plain = metric.replace(BALANCED, "")
+        if BALANCED in metric and plain in first and "label" in first:
+            values[metric] = _balanced(stacked(plain, lesions), first.label.to_numpy()[lesions])
     if "pixel_mm" in first:
         millimetres = _numbers(first.pixel_mm)[lesions, None]
         values |= {f"{m}_mm": values[m] * millimetres for m in DISTANCES if m in values}
@@ -63,6 +69,21 @@ def side_by_side(results: Sequence[Result], metrics: Sequence[str]) -> Scores:
         names, groups, values, videos, stacked("area_predicted", ~lesions),
         float(np.nanmean(errors)) if (errors := [e for e in map(_calibration, tables) if e == e]) else math.nan, told,
     )  # fmt: skip
+
+
+def _balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Classes weigh alike among all images that count: those of several folds are balanced together, not fold by fold.
+
+    Args:
+        right: (images, seeds) 1 and 0; NaN for the frames of a video that do not stand for it.
+        label: (images,) classes, by place or by name.
+    """
+    found = np.full_like(right, np.nan)
+    codes, _ = pd.factorize(label)
+    for seed in range(right.shape[1]):
+        known = ~np.isnan(right[:, seed])
+        found[known, seed] = about_balanced(right[known, seed], codes[known])
+    return found
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

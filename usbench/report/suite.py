@@ -29,6 +29,23 @@ def suite_folder(plan: SuitePlan, store: Store) -> Path:
     return store.root / f"suite-{name}"
 
 
+def replaced(plan: SuitePlan, store: Store) -> str:
+    """A line for who is about to replace the table of another suite of this name; empty where nobody's is."""
+    folder = suite_folder(plan, store)
+    try:
+        said = json.loads((folder / "suite.json").read_text("utf-8"))
+        specs, stages = said["specs"], set(said["stages"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    own = {stage.id for run in plan.runs for _, each in run.plans for stage in each.stages}
+    if specs == [run.run.spec.model_dump(mode="json") for run in plan.runs] or stages <= own:
+        return ""
+    return (
+        f"{folder.name} holds the table of another suite of this name, which this one replaces; "
+        "name it otherwise to keep both."
+    )
+
+
 def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path, list[Cell]]:
     """Write a suite's leaderboard; returns its folder and the rows."""
     folder = suite_folder(plan, store)

@@ -128,6 +128,7 @@ def of_all_folds(every: Sequence[Cell], store: Store) -> list[Matrix]:
 def draw(summary: Summary, store: Store) -> None:
     """All pictures of a run."""
     from usbench.report import figures
+    from usbench.report.board_figures import against_labels
     from usbench.report.robustness import lines_of
 
     every, folder = summary.cells, summary.folder
@@ -135,7 +136,7 @@ def draw(summary: Summary, store: Store) -> None:
         _draw_overlays(summary)
     stages = [(stage_id, title) for stage_id, title in summary.run["stages"]]
     figures.curves(stages, store, folder / "curves.png")
-    figures.score_against_labels([cell for cell in every if not cell.corrupted], folder / f"{score_name(every)}.png")
+    against_labels(every, folder / f"{score_name(every)}.png")
     if ROBUSTNESS in summary.pictures:
         figures.robustness(lines_of(every), folder / ROBUSTNESS)
     if "ranks.png" in summary.pictures:

@@ -59,7 +59,7 @@ def results_tables(every: Sequence[Cell]) -> list[Table]:
 
 def title_of(metric: str) -> str:
     """A metric's name as a heading."""
-    return one_line(metric.replace("_", " "))[:20].capitalize()
+    return one_line(metric.replace("_", " "))[:24].capitalize()
 
 
 def results_table(every: Sequence[Cell], title: str) -> Table:
@@ -185,15 +185,16 @@ def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:
 
 
 def _notes(every: Sequence[Cell]) -> list[str]:
-    counts = sorted({len(cell.seeds) for cell in every})
+    counts, other = sorted({len(cell.seeds) for cell in every}), len({cell.seeds for cell in every}) > 1
     notes = []
-    if counts == [1]:
+    if counts == [1] and not other:
         notes.append("One seed: the intervals are over patients only, and no test is made. Use --seeds 3 for a claim.")
-    elif len(counts) > 1:
+    elif other:
+        some = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         alone = " (with one: over patients only)" if counts[0] == 1 else ""
         notes.append(
-            f"Intervals cross patients with {counts[0]} to {counts[-1]} seeds{alone}; a difference is over the seeds "
-            "that both rows have, so means of other seeds need not differ by it."
+            f"Intervals cross patients with {some} seeds{alone}, not the same for all rows; a difference is over the "
+            "seeds that both rows have, so means of other seeds need not differ by it."
         )
     else:
         notes.append(f"Intervals cross patients with {max(counts, default=0)} seeds.")
@@ -203,7 +204,7 @@ def _notes(every: Sequence[Cell]) -> list[str]:
         )
     unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out" and not cell.row["leaks"]})
     if unseen:
-        notes.append(f"Out of distribution: {', '.join(unseen)}; no row is tested there that was trained on it.")
+        notes.append(f"Out of distribution: {', '.join(unseen)}; no row that counts there as such was trained on it.")
     if any(cell.row["reconstruction"] for cell in every):
         names = sorted({cell.row["loss"] for cell in every if cell.row["reconstruction"]})
         notes.append(f"The formula of {', '.join(names)} is our reconstruction of its paper.")

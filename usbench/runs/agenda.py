@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from usbench.errors import RunFailed, UsbenchError
+from usbench.errors import Refused, RunFailed, UsbenchError
 from usbench.runs.lease import Owner
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
@@ -15,10 +15,14 @@ LOOK_SECONDS = 1.0  # between two looks at what other processes have finished
 
 
 class StagesFailed(RunFailed):
-    """Some stages failed; all that does not need them is done."""
+    """Some stages failed; all that does not need them is done. Where nothing could be done, it is bad input."""
 
-    def __init__(self, failed: dict[str, tuple[Stage, str]], left_out: dict[str, Stage], computed: int) -> None:
-        self.failed, self.left_out, self.computed = failed, left_out, computed
+    def __init__(
+        self, failed: dict[str, tuple[Stage, str]], left_out: dict[str, Stage], computed: int, *, bad_input: bool
+    ) -> None:
+        self.failed, self.left_out, self.computed, self.bad_input = failed, left_out, computed, bad_input
+        if bad_input:
+            self.exit_code = UsbenchError.exit_code
         self.result: Any = None  # what did not fail, where somebody made something of it
         super().__init__(self._sentence())
 
@@ -26,6 +30,8 @@ class StagesFailed(RunFailed):
         whys, more = [why.rstrip(".") for _, why in self.failed.values()], len(self.left_out)
         need = f"{more} stage{' that needs' if more == 1 else 's that need'} {'it' if len(whys) == 1 else 'them'}"
         left = f"{need} {'was' if more == 1 else 'were'} left out"
+        if self.bad_input:
+            return f"{whys[0]}."
         if len(whys) == 1:
             return f"{whys[0]}; {left}." if more else f"{whys[0]}."
         said = f"{len(whys)} stages failed{f' and {left}' if more else ''}"
@@ -55,6 +61,7 @@ class Agenda:
         self.left_out: dict[str, Stage] = {}
         self.elsewhere: dict[str, tuple[Stage, Owner]] = {}  # what other processes were seen to work on
         self.proven = False  # whether any stage was seen to work
+        self.bad_input = True  # whether it is what was asked for that every failure tells of
         self._looked = -LOOK_SECONDS
 
     def next(self) -> Stage | None:
@@ -128,13 +135,15 @@ class Agenda:
     def fail(self, stage: Stage, error: UsbenchError) -> None:
         """A stage failed. Raises what nothing else can come after: a bad option in the first stage of all."""
         del self.running[stage.id]
-        if error.exit_code == 2 and not self.proven and not self.failed:
+        if isinstance(error, Refused) and not self.proven and not self.failed:
             raise error
+        self.bad_input &= error.exit_code == UsbenchError.exit_code
         self.failed[stage.id] = stage, str(error)
         self.store.note_failure(stage.id, stage.title, str(error))
 
     def close(self) -> int:
         """How many stages were computed here; raises where some could not be."""
         if self.failed or self.left_out:
-            raise StagesFailed(self.failed, self.left_out, self.computed)
+            bad_input = bool(self.failed) and self.bad_input and not self.proven
+            raise StagesFailed(self.failed, self.left_out, self.computed, bad_input=bad_input)
         return self.computed

@@ -23,14 +23,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from usbench.errors import Interrupted, OutOfMemory, RunFailed, UsbenchError, of_system
+from usbench.errors import Interrupted, OutOfMemory, Refused, RunFailed, UsbenchError, of_system
 from usbench.hooks import Registry, registry
 from usbench.runs.stage import Stage, stage_of
 from usbench.runs.store import Store
+from usbench.source import line_of
 
 GRACE_SECONDS = 3.0  # for the others to say what befell them, once one failed
 LOST = "lost"  # the failure of a rank that no longer reached another
 MEMORY = "memory"  # that of one whose device has not enough of it
+REFUSED = "refused"  # that of what cannot be built
 PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 Heard = queue.Queue[tuple[int, dict[str, Any] | None]]  # who said what; nothing at the end
 
@@ -136,8 +138,8 @@ def _heard(stage: Stage, team: list[_Member], watcher: Any) -> dict[str, Any]:
         else:
             if "system" in message:
                 system = OSError(*message["system"])  # whoever keeps the store knows a full disk
-            kinds = {1: RunFailed, 130: Interrupted}
-            error = OutOfMemory if message["what"] == MEMORY else kinds.get(message["code"], UsbenchError)
+            kinds = {1: RunFailed, 130: Interrupted, MEMORY: OutOfMemory, REFUSED: Refused}
+            error = kinds.get(message["what"]) or kinds.get(message["code"], UsbenchError)
             failures[rank] = 2 if message["what"] == LOST else 1, error(message["text"])
         if any(error.exit_code != Interrupted.exit_code for _, error in failures.values()):
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
@@ -178,16 +180,17 @@ def main() -> None:
             say("done", facts=facts)
     except UsbenchError as error:
         code = error.exit_code
-        what = MEMORY if isinstance(error, OutOfMemory) else "failed"
+        what = MEMORY if isinstance(error, OutOfMemory) else REFUSED if isinstance(error, Refused) else "failed"
         say(LOST if type(error).__name__ == "RankLost" else what, code=code, text=str(error))
     except OSError as error:
         code = 2
         parts = [str(error)] if error.errno is None else [error.errno, error.strerror, error.filename]
         say("failed", code=code, text=str(of_system(error)), system=parts)
-    except Exception as error:  # noqa: BLE001 - a stranger's plugin may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin may raise anything
         code = 1
-        title = order["stage"]["title"]
-        say("failed", code=code, text=f"{title} failed on device {order['rank']}: {type(error).__name__}: {error}.")
+        where = f"{order['stage']['title']} failed on device {order['rank']}"
+        line = line_of(error, (entry.where for entry in registry().entries()))
+        say("failed", code=code, text=f"{where}: {type(error).__name__}: {error}{line}.")
     os._exit(code)  # at once: threads of a broken communication may never end
 
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import usbench
-from usbench.errors import Halt, RunFailed, UsbenchError, of_system
+from usbench.errors import Halt, Refused, RunFailed, UsbenchError, of_system
+from usbench.made import EARLIER, here, joined
 from usbench.runs.lease import Taken
 from usbench.runs.stage import Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
-
-LIBRARIES = (
-    "torch", "torchvision", "lightly", "segmentation-models-pytorch", "timm", "numpy", "scipy", "scikit-learn",
-    "pandas",
-)  # fmt: skip
+from usbench.source import line_of
 
 
 class Watch:
@@ -52,8 +45,11 @@ def do(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable
             facts = stages.do(stage, folder, watch)
         except (UsbenchError, OSError):
             raise
-        except Exception as error:  # a stranger's plugin may raise anything
-            raise RunFailed(f"{stage.title} failed: {type(error).__name__}: {error}.") from error
+        except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
+            line = line_of(error, (entry.where for entry in stages.registry.entries()))
+            raise RunFailed(
+                f"{stage.title} failed: {type(error).__name__}: {error}{line}; 'usbench --debug' shows more."
+            ) from error
         store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
         return True
 
@@ -65,7 +61,8 @@ def outcome(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Cal
     except Taken:
         return {"what": "taken"}
     except UsbenchError as error:
-        kind = "halt" if isinstance(error, Halt) else str(error.exit_code)
+        named = {Halt: "halt", Refused: "refused"}
+        kind = next((name for of, name in named.items() if isinstance(error, of)), str(error.exit_code))
         return {"what": "failed", "kind": kind, "text": str(error)}
     except OSError as error:
         return {"what": "failed", "kind": "2", "text": str(of_system(error))}
@@ -73,33 +70,10 @@ def outcome(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Cal
 
 
 def _record(stage: Stage, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
+    made = joined([*facts.pop(EARLIER, []), here()])
     return {
         "schema": 1, "kind": stage.kind, "key": stage.key, "identity": stage.identity, "row": stage.row,
         "facts": {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in facts.items()},
         "seconds": round(seconds, 3), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(), "machine": platform.machine(), "processor": processor(),
+        "machine": platform.machine(), **made,
     }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """The versions that a number may depend on."""
-    found = {"usbench": usbench.__version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
-
-
-def processor() -> str:
-    """What computes here, as far as bytes may depend on it: the processor, what torch uses of it, and the GPU."""
-    import torch
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    parts = [model or platform.processor(), torch.backends.cpu.get_cpu_capability()]
-    if torch.cuda.is_initialized():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(filter(None, parts))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from usbench.errors import Halt, Interrupted, UsbenchError, of_system
 from usbench.hooks import Registry
 from usbench.runs.agenda import Agenda, StagesFailed
-from usbench.runs.doing import Watch, do, versions
+from usbench.runs.doing import Watch, do
 from usbench.runs.foreman import Crew, Foreman, urgency
 from usbench.runs.lease import Taken
 from usbench.runs.pool import Pool
@@ -23,7 +23,7 @@ from usbench.runs.store import Store
 if TYPE_CHECKING:
     from usbench.runs.cluster import Cluster
 
-__all__ = ["Observer", "StagesFailed", "run_plan", "versions"]
+__all__ = ["Observer", "StagesFailed", "run_plan"]
 GLANCE_SECONDS = 0.2  # between two looks at whether the user asked to stop, while others are waited for
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from usbench.errors import Halt, Interrupted, RunFailed, UsbenchError
+from usbench.errors import Halt, Interrupted, Refused, RunFailed, UsbenchError
 from usbench.runs import lease
 from usbench.runs.agenda import Agenda
 from usbench.runs.stage import Stage
@@ -144,7 +144,7 @@ class Foreman:
             if message["kind"] == "130" and self.asked is None:  # its worker was told to go by somebody else, and saved
                 self.agenda.again(stage)
                 return
-            kinds = {"halt": Halt, "130": Interrupted, "1": RunFailed}
+            kinds = {"halt": Halt, "130": Interrupted, "1": RunFailed, "refused": Refused}
             self._fail(stage, kinds.get(message["kind"], UsbenchError)(message["text"]))
         else:
             self.agenda.end(stage, computed=what == "done")

@@ -10,7 +10,7 @@ from usbench.data.pack import Pack
 from usbench.errors import RunFailed
 from usbench.hooks import Registry
 from usbench.runs.memory import sparing_of
-from usbench.runs.same import check_start
+from usbench.runs.same import check_start, same_imagenet
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 
@@ -68,14 +68,18 @@ class Kinds:
 
         return Compute(torch.device(identity["device"]), identity["precision"])
 
-    def _network(self, stage: Stage, identity: dict[str, Any]) -> Any:
-        from usbench.train.networks import build_network, start_from
+    def _network(self, stage: Stage, identity: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        """The network with its starting weights, and the facts of these."""
+        from usbench.train.networks import build_network, imagenet_file, start_from
 
         part = self._part("backbone", stage.places["plugins"]["backbone"])
         network = build_network(part.entry, part.options, identity["size"], identity["seed"])
-        check_start(stage.places["init"], identity["init"])
-        report = start_from(network, stage.places["init"])
-        return network, report
+        init = stage.places["init"]
+        check_start(init, identity["init"])
+        start = {"load": str(start_from(network, init) or "")}
+        if init == "imagenet":
+            start["start"] = same_imagenet(self.store, network.timm_name, imagenet_file(network.timm_name))
+        return network, start
 
     def _protocol(self, stage: Stage, identity: dict[str, Any]) -> tuple[Any, bool]:
         """The protocol, which knows the classes that it tells apart; and whether it fits frozen features."""
@@ -106,7 +110,7 @@ class Kinds:
         kept = part.entry.learns_labels  # the labels of what is trained on too: nobody is shown others
         unlabelled = [pack for pack, _ in own if not kept or pack.digest in identity.get("hidden", ())]
         unlabelled += [pack for pack, _ in others]
-        network, report = self._network(stage, identity)
+        network, start = self._network(stage, identity)
         feeds: list[Feed] = []
 
         def feed_of(sectors: bool) -> Feed:
@@ -123,7 +127,7 @@ class Kinds:
         if self.ranks is not None and self.ranks.rank > 0:
             return facts  # the first speaks for all
         features = encoder_features(network, feeds[0], compute)
-        return {**facts, "images": feeds[0].count, "load": str(report or ""), **feature_spread_and_rankme(features)}
+        return {**facts, "images": feeds[0].count, **start, **feature_spread_and_rankme(features)}
 
     def _finetune(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         from usbench.data.feed import Feed
@@ -137,7 +141,7 @@ class Kinds:
         sides = cohort.fraction(stage.row["label_fraction"], identity["seed"])
         for rows, expected in zip(sides, (identity["labelled"], identity["inner"]), strict=True):
             self._check_same(rows, expected)
-        network, report = self._network(stage, identity)
+        network, start = self._network(stage, identity)
         inherited: dict[str, Any] = {"pretrain_labels": "none"}
         if stage.places["pretrained"]:
             weights, _ = checkpoint.read(self.store.file(stage.places["pretrained"], WEIGHTS))
@@ -167,7 +171,7 @@ class Kinds:
             )  # fmt: skip
         return {
             **facts, "images": feeds[0].count, "inner_images": feeds[1].count if feeds[1] else 0,
-            "load": str(report or ""),
+            **start,
             **{f"pretrain_{k}" if k in facts else k: v for k, v in inherited.items()},
         }  # fmt: skip
 

@@ -15,6 +15,7 @@ must have stood still for as long as we watched.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from usbench.errors import RunFailed
 STALE_SECONDS = 60.0  # a heartbeat that stands still for so long has stopped
 BEAT_SECONDS = 10.0
 LEASE, OWNER = "lease", "owner.json"
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # another one on each machine, and after each start of it
 
 _held: set[str] = set()  # tokens of this process
 watched: dict[str, tuple[int, float]] = {}  # token → its last beat, and since when no later one was seen
@@ -58,7 +60,7 @@ class Owner:
 
     token: str
     host: str
-    space: str  # of process ids: two containers may have one host name
+    space: str  # of process ids: two containers, or two machines, may have one host name
     pid: int
     released: bool = False
 
@@ -67,9 +69,13 @@ class Owner:
 
 
 def _space() -> str:
+    """The process ids that are known here: those of a namespace, since this machine was started."""
+    said = []
     with contextlib.suppress(OSError):
-        return str(Path("/proc/self/ns/pid").readlink())
-    return ""
+        said.append(str(Path("/proc/self/ns/pid").readlink()))
+    with contextlib.suppress(OSError):
+        said.append(BOOT.read_text("utf-8").strip())
+    return " ".join(said)
 
 
 def myself() -> Owner:
@@ -104,7 +110,7 @@ def _read(path: Path) -> Owner | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):  # not written by us: whoever it was holds nothing
-        return Owner("damaged", "", "", 0, released=True)
+        return Owner(hashlib.sha256(path.parent.name.encode()).hexdigest()[:32], "", "", 0, released=True)
 
 
 def gone(link: Path, owner: Owner) -> bool:
@@ -187,7 +193,7 @@ class Lease:
             if all(is_lease(path.relative_to(self.part)) for path in self.part.iterdir()):
                 trash = self.part.with_name(f".{uuid.uuid4().hex}.trash")
                 self.part.rename(trash)
-                shutil.rmtree(trash, ignore_errors=True)
+                _remove(trash)
                 return
             mark = self.link / f".{OWNER}.tmp"
             mark.write_text(json.dumps({**asdict(self.me), "released": True}), "utf-8")
@@ -196,6 +202,14 @@ class Lease:
             pass  # the folder is finished and renamed, or the disk is full: our process id tells that we are gone
         finally:
             _held.discard(self.me.token)
+
+
+def _remove(trash: Path) -> None:
+    """Remove a folder into which others may still put a link: a rename that has begun ends in it, whatever its name."""
+    for _ in range(10):
+        shutil.rmtree(trash, ignore_errors=True)
+        if not trash.exists():
+            return
 
 
 def take(part: Path, stage_id: str) -> Lease:
@@ -226,7 +240,10 @@ def _put(place: Path, me: Owner) -> bool:
     ready = place.parent.with_name(f".{me.token}.lease")
     ready.mkdir(exist_ok=True)
     try:
-        (ready / OWNER).write_text(json.dumps(asdict(me)), "utf-8")
+        with (ready / OWNER).open("w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(me)))
+            file.flush()
+            os.fsync(file.fileno())  # a machine that loses its power leaves no empty link
         ready.rename(place)
     except OSError as error:
         # A server that repeats a rename whose answer was lost says that it failed: what counts is who stands there.

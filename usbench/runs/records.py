@@ -33,6 +33,13 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tidy(part: Path) -> None:
+    """Remove what processes were writing when they were killed."""
+    for path in part.rglob(".*.tmp"):
+        if not is_lease(path.relative_to(part)):
+            path.unlink(missing_ok=True)
+
+
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file that a stage made, by its path in the folder."""
     found = {}

@@ -31,7 +31,7 @@ def rehearse(stages: Iterable[Stage], store: Store, registry: Registry) -> None:
     kinds = Kinds(store, registry)
     for stage in distinct.values():
         refused: UsbenchError | None = None
-        with globals_kept(), contextlib.suppress(Exception):  # a stranger's plugin may raise anything
+        with globals_kept(), contextlib.suppress(Exception, SystemExit):  # a stranger's plugin may raise anything
             try:
                 kinds.build(stage)
             except UsbenchError as error:

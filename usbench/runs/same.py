@@ -11,7 +11,10 @@ from typing import Any
 
 from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
+from usbench.runs.records import digest_of
+from usbench.runs.store import Store
 from usbench.source import digest
+from usbench.whole import written
 
 KIND_OF = {"loss": "loss", "backbone": "backbone", "protocol": "protocol", "aug": "augmentation"}
 
@@ -57,3 +60,19 @@ def check_start(init: str, expected: str) -> None:
     """Refuse starting weights that are not those of the key."""
     if start_of(init) != expected:
         raise RunFailed(f"--init {init} was changed after the run was planned: run the same command again.")
+
+
+def same_imagenet(store: Store, name: str, weights: Path) -> str:
+    """The digest of published weights; refuses others than those that a store's first stage started from, since keys
+    name them by a word."""
+    found, note = digest_of(weights)[:16], store.root / "starts" / name.replace("/", "-")
+    if not note.is_file():
+        note.parent.mkdir(exist_ok=True)
+        with written(note) as temporary:
+            temporary.write_text(f"{found}\n", "utf-8")
+    if (before := note.read_text("utf-8", "replace").strip()) != found:
+        raise RunFailed(
+            f"the ImageNet weights of '{name}' in {weights} (SHA-256 {found}) are not those that the stages of "
+            f"{store.root} started from (SHA-256 {before}): name the file with --init, or another folder with --out."
+        )
+    return found

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from usbench.data.checked import check_once
 from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, digest_of, plain_division, rows_tested, whole
 from usbench.data.frozen import read_split
 from usbench.data.home import Progress, find_pack, options_of, stored_pack
 from usbench.data.leaks import find_leak
-from usbench.data.pack import Pack
+from usbench.data.pack import HEADROOM, Pack, side_of
 from usbench.data.splits import Division, Wanted, class_names, divide, fraction_of
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.hooks import Registry
@@ -53,6 +54,9 @@ class Sources:
             for texts in (spec.data, spec.ood, spec.pretrain_data)
         )
         _refuse_twice(data, ood, more)
+        _refuse_sides(data, spec.size)
+        for pack in (*data, *ood, *more):
+            check_once(pack)
         self.split_files = _split_files(spec, data)
         self.wanted = Wanted.of(registry.get("protocol", Choice.parse(spec.protocol).name).needs, data)
         self.cohort = Cohort(tuple((pack, self._division(pack)) for pack in data))
@@ -217,6 +221,17 @@ class Sources:
         if leak is not None and not self.spec.allow_leaks:
             raise leak.refusal()
         return 0 if leak is None else len(leak.rows)
+
+
+def _refuse_sides(data: list[Pack], size: int) -> None:
+    """Images that are trained on together are read at one side, and each set is tested at its own: it must be that."""
+    small, *_, large = sorted([*data, data[0]], key=lambda pack: pack.size)
+    if side_of(size, small.size) != side_of(size, large.size):
+        raise UsbenchError(
+            f"'{small.name}' is of {small.size} px and '{large.name}' of {large.size} px: at --size {size} the first "
+            "would be trained on blurred and tested sharp; import both at one size, or run at "
+            f"{int(small.size / HEADROOM)} px or less."
+        )
 
 
 def _refuse_twice(data: list[Pack], ood: list[Pack], more: list[Pack]) -> None:

@@ -34,6 +34,23 @@ def globals_kept() -> Iterator[None]:
         random.setstate(before[2])
 
 
+@contextlib.contextmanager
+def full_float32(identity: dict[str, Any]) -> Iterator[None]:
+    """Let no product of a float32 stage on a GPU be rounded to TF32; what the caller allowed comes back."""
+    import torch
+
+    flags: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
+    before = [flag.allow_tf32 for flag in flags]
+    wanted = (identity["device"], identity["precision"]) == ("cuda", "float32")
+    for flag, allowed in zip(flags, before, strict=True):
+        flag.allow_tf32 = allowed and not wanted
+    try:
+        yield
+    finally:
+        for flag, allowed in zip(flags, before, strict=True):
+            flag.allow_tf32 = allowed
+
+
 class Stages:
     """Does stages in this process."""
 
@@ -88,7 +105,7 @@ class Stages:
         forget_peak()
         if identity["threads"]:
             torch.set_num_threads(max(1, identity["threads"] // identity.get("devices", 1)))
-        with globals_kept():
+        with globals_kept(), full_float32(identity):
             return self.kinds.do(stage, folder, watcher)
 
     def _root(self, stage: Stage) -> dict[str, Any]:

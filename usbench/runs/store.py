@@ -5,6 +5,7 @@ runs/stages/<kind>-<key>/       record.json and what the stage made
 runs/stages/<kind>-<key>.part/  a stage in work, under a lease
 runs/failed/<kind>-<key>.json   why a stage failed the last time
 runs/begun/<key>-<token>.json   the stages of work that was begun and has not ended well yet, by whom
+runs/starts/<name>              the digest of the ImageNet weights that stages started from
 runs/<name>-<key>/              a run's spec, table and pictures, derived from its stages
 """
 
@@ -24,10 +25,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from usbench.errors import Halt, UsbenchError
+from usbench.errors import Halt, Interrupted, UsbenchError
 from usbench.runs import lease
 from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
-from usbench.runs.records import RECORD, STATE, digest_of, digests_of, is_stage, seal_of, write_json
+from usbench.runs.records import RECORD, STATE, digest_of, digests_of, is_stage, seal_of, tidy, write_json
 
 SCHEMA = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -39,6 +40,10 @@ def _works_here(note: Path) -> bool:
         return not lease.ended(Owner(**json.loads(note.read_text("utf-8"))["owner"]), elsewhere=True)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _taken_over(stage_id: str) -> Taken:
+    return Taken(f"{stage_id} was taken over by another process, which heard nothing of this one for too long.")
 
 
 class Store:
@@ -160,7 +165,13 @@ class Store:
         try:
             with leased(self.part(stage_id), stage_id) as lease:
                 self._leases[stage_id] = lease
-                yield self.part(stage_id)
+                tidy(self.part(stage_id))
+                try:
+                    yield self.part(stage_id)
+                except Exception as error:  # whatever it is, where another process may have finished the folder
+                    if not isinstance(error, Interrupted | Taken) and lease.lost():
+                        raise _taken_over(stage_id) from error
+                    raise
         except OSError as error:
             if error.errno in FULL or any(os.strerror(code) in str(error) for code in FULL):
                 raise Halt(
@@ -180,10 +191,11 @@ class Store:
     def finish(self, stage_id: str, record: dict[str, Any]) -> None:
         """Write the record, sealed and with a digest of every file, and make the stage visible in one step."""
         part, final = self.part(stage_id), self.folder(stage_id)
+        tidy(part)
         whole = {**record, "files": digests_of(part)}
         write_json(part / RECORD, {**whole, "seal": seal_of(whole)})
         if self._leases[stage_id].lost():
-            raise Taken(f"{stage_id} was taken over by another process, which heard nothing of this one for too long.")
+            raise _taken_over(stage_id)
         (part / STATE).unlink(missing_ok=True)
         if final.exists():
             shutil.rmtree(final)

@@ -165,7 +165,7 @@ def _do_suite(
 ) -> tuple[list[Stage], int]:  # fmt: skip
     failed: dict[str, tuple[Stage, str]] = {}
     left_out: dict[str, Stage] = {}
-    computed = 0
+    computed, bad_input = 0, True
     for stages in (plan.without_choice, plan.tests):
         some = plan.as_plan(stages(store))
         try:
@@ -176,9 +176,10 @@ def _do_suite(
             failed |= error.failed
             left_out |= error.left_out
             computed += error.computed
+            bad_input &= error.bad_input or not error.failed
             if fail_fast:
                 break
     if failed or left_out:
         left_out |= {stage.id: stage for run in plan.runs for stage in run.unchosen(store)}
-        raise StagesFailed(failed, left_out, computed)
+        raise StagesFailed(failed, left_out, computed, bad_input=bad_input and bool(failed) and not computed)
     return plan.tests(store), computed

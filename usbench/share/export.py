@@ -88,7 +88,7 @@ def config_of(trained: Trained, used: Sequence[Source]) -> Config:
 
 
 def _config(trained: Trained, canvas: int, row: dict[str, Any], identity: dict[str, Any], whole: bool) -> Config:
-    from usbench.data.planes import side_of
+    from usbench.data.pack import side_of
     from usbench.views import DEVIATION, MEAN
 
     return Config(

@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from usbench.errors import Interrupted, RunFailed
+from usbench.contracts.loss import check_parts
+from usbench.errors import Interrupted, RunFailed, listed
+from usbench.made import EARLIER, here
 from usbench.train import checkpoint
 from usbench.train.memory import peak_mib
 from usbench.train.schedule import Schedule
@@ -94,6 +96,8 @@ class Training:
         self.rows: list[dict[str, float]] = []
         self.pending: list[Tensor] = []
         self.names: list[str] = []
+        self.here = here()
+        self.earlier: list[dict[str, Any]] = []  # what else its steps were made with before
         if (self.folder / STATE).exists():
             self._restore()
 
@@ -113,6 +117,7 @@ class Training:
         self.step = self.saved = facts["step"]
         self.seconds, self.rows, self.names = facts["seconds"], facts["rows"], facts["names"]
         self.facts = facts["facts"]
+        self.earlier = [made for made in facts.get(EARLIER, []) if made != self.here]
 
     def save(self) -> None:
         """Write everything the next step depends on."""
@@ -123,6 +128,7 @@ class Training:
         if self.pending:
             tensors["pending/rows"] = torch.stack(self.pending)
         facts = {"step": self.step, "seconds": self.seconds, "rows": self.rows, "names": self.names}
+        facts[EARLIER] = [*self.earlier, self.here]
         if self.writes:
             checkpoint.write(self.folder / STATE, tensors, {**facts, "facts": self.facts})
         self.saved = self.step
@@ -141,8 +147,15 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             parts = do(self.step)
-            self.names = list(parts)
-            self.pending.append(torch.stack(list(parts.values())).float())
+            if not self.names:
+                check_parts(parts)
+                self.names = list(parts)
+            if len(parts) != len(self.names) or any(name not in parts for name in self.names):
+                raise RunFailed(
+                    f"the loss of {self.title} has the parts {listed(map(str, parts))} at step {self.step}, and had "
+                    f"{listed(map(str, self.names))}: give the same at each step, 0 where there is nothing."
+                )
+            self.pending.append(torch.stack([parts[name] for name in self.names]).float())
             self.step += 1
             if self.step % WINDOW == 0 or self.step == self.schedule.steps:
                 self._close_window(rate)
@@ -188,7 +201,7 @@ class Training:
         means = torch.stack(self.pending).mean(0).tolist()
         row = {"step": self.step, "lr": rate, "loss": sum(means)}
         if len(self.names) > 1:
-            row = {**row, **dict(zip(self.names, means, strict=True)), **row}  # a part called "loss" is not the sum
+            row |= dict(zip(self.names, means, strict=True))
         self.rows.append(row)
         self.pending = []
 
@@ -199,4 +212,5 @@ class Training:
         if self.writes:
             checkpoint.write(self.folder / "weights.safetensors", weights)
             pd.DataFrame(self.rows).to_csv(self.folder / "curve.csv", index=False, float_format="%.6g")
-        return {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
+        cost = {"device_seconds": round(self.seconds, 2), "peak_mib": peak_mib(next(iter(self.modules.values())))}
+        return {**cost, EARLIER: self.earlier} if self.earlier else cost

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from usbench.contracts import Network
 from usbench.draws import seed_globals
-from usbench.errors import UsbenchError
+from usbench.errors import Refused, UsbenchError
 from usbench.hooks import Entry
 from usbench.train import checkpoint
 
@@ -37,12 +37,10 @@ def build_network(entry: Entry, options: dict[str, object], size: int, seed: int
     seed_globals(seed, "network")
     network = entry.build(**options)
     if not isinstance(network, Network):
-        raise UsbenchError(
-            f"backbone '{entry.name}' built a {type(network).__name__}: it must build a usbench.Network."
-        )
+        raise Refused(f"backbone '{entry.name}' built a {type(network).__name__}: it must build a usbench.Network.")
     if size % network.stride:
         below = max(1, size // network.stride) * network.stride
-        raise UsbenchError(
+        raise Refused(
             f"backbone '{entry.name}' cannot take {size} px: the size must be a multiple of {network.stride}, "
             f"for example --size {below}."
         )
@@ -58,14 +56,14 @@ def _check_shapes(entry: Entry, network: Network) -> None:
     network.eval()
     maps = network.encoder(torch.zeros(1, 1, side, side))
     if not isinstance(maps, list | tuple) or any(getattr(level, "ndim", 0) != 4 for level in maps):
-        raise UsbenchError(f"the encoder of backbone '{entry.name}' must give a list of maps (N, channels, H, W).")
+        raise Refused(f"the encoder of backbone '{entry.name}' must give a list of maps (N, channels, H, W).")
     if maps[-1].shape[1] != network.dim:
-        raise UsbenchError(
+        raise Refused(
             f"backbone '{entry.name}' says dim={network.dim}, and its deepest map has {maps[-1].shape[1]} channels."
         )
     logits = network.head(network.decoder(maps))
     if logits.shape != (1, 1, side, side):
-        raise UsbenchError(
+        raise Refused(
             f"backbone '{entry.name}' makes {tuple(logits.shape)} of an image of {side} px: "
             f"it must make one logit a pixel, {(1, 1, side, side)}."
         )

@@ -12,7 +12,7 @@ import torch
 from usbench.contracts import Augmentation, Batch, Loss, Network
 from usbench.data.feed import Batches, Feed
 from usbench.draws import seed_globals
-from usbench.errors import UsbenchError
+from usbench.errors import Refused, UsbenchError
 from usbench.hooks import Entry
 from usbench.train.loop import Compute, Training, Watcher, adamw
 from usbench.train.ranks import Ranks
@@ -42,7 +42,7 @@ def build_views(steps: tuple[Part, ...], size: int, counts: tuple[int, int]) -> 
         made = part.build()
         for step in made if isinstance(made, list) else [made]:
             if not isinstance(step, Augmentation):
-                raise UsbenchError(f"augmentation '{part.entry.name}' built a {type(step).__name__}, no Augmentation.")
+                raise Refused(f"augmentation '{part.entry.name}' built a {type(step).__name__}, no Augmentation.")
             built.append(step)
     return Views(built, size, counts)
 
@@ -52,17 +52,17 @@ def build_loss(part: Part, network: Network, schedule: Schedule, compute: Comput
     seed_globals(seed, "loss")
     loss = part.build(network)
     if not isinstance(loss, Loss):
-        raise UsbenchError(f"loss '{part.entry.name}' built a {type(loss).__name__}: it must build a usbench.Loss.")
+        raise Refused(f"loss '{part.entry.name}' built a {type(loss).__name__}: it must build a usbench.Loss.")
     if schedule.batch // len(loss.item.roles) < loss.min_batch:
-        raise UsbenchError(
+        raise Refused(
             f"loss '{part.entry.name}' needs {loss.min_batch} items a batch and {schedule.batch} images give "
             f"{schedule.batch // len(loss.item.roles)}: raise pretrain.batch."
         )
     for name, known in KNOWN.items():
         if (value := getattr(loss, name)) not in known:
-            raise UsbenchError(f"loss '{part.entry.name}' has {name} {value!r}: it is {' or '.join(known)}.")
+            raise Refused(f"loss '{part.entry.name}' has {name} {value!r}: it is {' or '.join(known)}.")
     if loss.pretrain_labels != "none" and not part.entry.learns_labels and "tag" not in part.entry.needs:
-        raise UsbenchError(
+        raise Refused(
             f"loss '{part.entry.name}' learns from labels (pretrain_labels is '{loss.pretrain_labels}') and was not "
             'registered as one that does: add uses=("label",) to its register.'
         )

@@ -1,0 +1,59 @@
+"""Every two methods that stand beside each other in a published table: their paired difference on each test set.
+
+    python benchmarks/contrasts.py results/breast/leaderboard.csv --csv results/breast/contrasts.csv
+
+A line is one training set, label fraction and test set; the difference is image by image, over the seeds that both
+have, and its interval crosses patients with seeds. No p is adjusted for the other lines: most of them ask what nobody
+asked before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import pandas as pd
+
+from usbench.errors import UsbenchError
+from usbench.report.cells import Cell, cells, difference
+from usbench.report.compare import compare
+from usbench.report.files import write_csv
+from usbench.report.folds import folded
+from usbench.report.index import Index
+from usbench.report.ranks import method_of
+from usbench.share.publish import unpacked
+
+WHERE = ("train_data", "label_fraction", "test_data", "shift", "protocol")
+
+
+def contrasts(board: Path) -> pd.DataFrame:
+    """A line a pair, of the scores that lie beside a published leaderboard."""
+    with unpacked(board.with_name("scores.zip")) as store:
+        every = folded(cells(Index([store]).results))
+        pairs = ((a, b) for a, b in itertools.combinations(every, 2) if a.row["arena"] == b.row["arena"])
+        return pd.DataFrame([line for a, b in pairs if (line := _line(a, b))])
+
+
+def _line(first: Cell, second: Cell) -> dict[str, object]:
+    try:
+        compare([first], [second])
+    except UsbenchError:  # they do not rank together
+        return {}
+    found = difference(first, second)
+    where = {name: first.row[name] for name in WHERE}
+    numbers = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
+    return {**where, "a": method_of(first), "b": method_of(second), **numbers}
+
+
+def main() -> None:
+    """Write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("board", type=Path)
+    parser.add_argument("--csv", type=Path, required=True)
+    given = parser.parse_args()
+    write_csv(contrasts(given.board), given.csv)
+
+
+if __name__ == "__main__":
+    main()
