@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
+from usbench import leaderboard, load
+from usbench.hooks import registry
+from usbench.runs.agenda import missing
+from usbench.runs.engines import run_plan
+from usbench.runs.plan import make_plan
+from usbench.runs.store import Store
 from usbench.share.publish import ARCHIVE
+from usbench.spec import resolve
 
 Usbench = Callable[..., Any]
 
@@ -71,6 +78,38 @@ def test_an_unpacked_archive_is_a_store(published: Path, tiny_run: Path, tmp_pat
     assert said.code == 0 and (tmp_path / "board.csv").read_bytes() == (tiny_run / "leaderboard.csv").read_bytes()
     assert usbench("show", tmp_path / "store" / "run").code == 0
     assert usbench("verify", tmp_path / "store").code == 0
+
+
+def test_a_published_folder_is_read_as_a_store_is_beside_ones_own(
+    published: Path, tiny_run: Path, resnet_run: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    assert usbench("leaderboard", published, "--csv", tmp_path / "alone.csv").code == 0
+    assert (tmp_path / "alone.csv").read_bytes() == (tiny_run / "leaderboard.csv").read_bytes()
+    together = leaderboard(published, resnet_run.parent)
+    assert set(together.backbone) == {"unet-tiny", "unet:resnet18,width=32"}
+    assert len(load(published).scores) == len(load(tiny_run.parent).scores)
+    alike = together.query("backbone == 'unet-tiny' and test_data == 'discs' and label_fraction == 100")
+    said = usbench("compare", *alike.key[:2], "--in", published)
+    assert said.code == 0 and "Images that differ most" in said.out
+
+
+def test_what_is_added_to_an_unpacked_archive_trains_only_what_it_needs_the_weights_of(
+    published: Path, tiny_settings: dict[str, Any], quiet: Any, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.unpack_archive(published / ARCHIVE, store)
+    steps = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
+    settings = {**tiny_settings, **steps, "loss": "simclr", "seeds": [0, 1]}
+    plan = make_plan(registry(), resolve(settings), lambda *_: None)
+    there = Store(store)
+    assert run_plan(plan, there, registry(), quiet) == 0  # all of it is known, and no weights are asked for
+    more = make_plan(registry(), resolve({**settings, "labels": [25], "seeds": [1]}), lambda *_: None)
+    wanted = missing(more.stages, there)
+    assert [stage.kind for stage in wanted].count("pretrain") == 1
+    assert run_plan(more, there, registry(), quiet) == len(wanted)
+    pretrained = {stage.id for stage in plan.stages if stage.kind == "pretrain"}
+    assert sum(there.ready(stage) for stage in pretrained) == 1 and all(map(there.has, pretrained))
+    assert not missing(plan.stages, there) and not missing(more.stages, there)
 
 
 def test_a_changed_score_or_table_is_found(published: Path, usbench: Usbench) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from usbench.data.place import data_home
 from usbench.errors import UsbenchError
+from usbench.runs.agenda import missing
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
 from usbench.runs.timing import Known, estimates
@@ -17,7 +18,7 @@ OF_TIME = ("data", "ood", "labels", "seeds", "backbone", "size", "protocol", "sh
 
 def outlook(plan: Plan, store: Store) -> str:
     """The line; nothing where nothing is left to do."""
-    todo = [stage for stage in plan.stages if not store.has(stage.id)]
+    todo = missing(plan.stages, store)
     if not todo:
         return ""
     every = [row.seconds for row in estimates(todo, store, Known.of([store]))]

@@ -71,6 +71,7 @@ class Result(Shown, os.PathLike[str]):
     files: list[str] = field(default_factory=list)
     computed: int = 0
     planned: bool = False  # only: nothing was run
+    beside: Sequence[Store] = ()  # the other stores of a table
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -26,6 +26,7 @@ from usbench.report.shown import Part, Shown, words
 from usbench.report.summary import read_summary
 from usbench.report.table import interval, plain_table
 from usbench.runs.store import Store
+from usbench.share.publish import ARCHIVE, opened
 from usbench.spec import RunSpec
 
 PathLike = str | os.PathLike[str]
@@ -36,7 +37,7 @@ def load(folder: PathLike) -> Result:
     path = Path(text_of(folder, "load:"))
     if (path / "run.json").is_file():
         return of_run(path)
-    if not (path / "store.json").is_file():
+    if not (path / "store.json").is_file() and not (path / ARCHIVE).is_file():
         near = runs_meant(str(path), [path.parent, Path("runs")])
         mend = f"did you mean {near}?" if near else "name one that 'usbench run' printed, or its --out."
         raise UsbenchError(f"{path} is no run's folder and no store: {mend}")
@@ -65,7 +66,7 @@ def of_stores(folders: Sequence[Path]) -> Result:
     """Everything finished in some stores; what is half-written is named."""
     if not folders:
         raise UsbenchError("no store is named: give the --out folder of a run, for example 'usbench leaderboard runs'.")
-    stores = [Store(folder).check_schema() for folder in dict.fromkeys(folders)]
+    stores = [opened(folder) for folder in dict.fromkeys(folders)]
     index = Index(stores)
     every = cells(index.results, index.memo)
     if not every:
@@ -73,7 +74,7 @@ def of_stores(folders: Sequence[Path]) -> Result:
         raise UsbenchError(
             f"no finished result in {', '.join(map(str, folders))}{broken}: run something with --out first."
         )
-    found = Result(folders[0], stores[0], every, index.broken)
+    found = Result(folders[0], stores[0], every, index.broken, beside=stores[1:])
     _ = (
         *found.parts(),
         found.leaderboard,
@@ -92,18 +93,18 @@ def compare(first: Any, second: Any, *, stores: PathLike | Sequence[PathLike] = 
     names = [text_of(each, "compare:") for each in (first, second)]
     runs = [Path(name).resolve().parent for name in names if (Path(name) / "run.json").is_file()]
     places = [Path(store) for store in texts_of(stores, "stores=")] or list(dict.fromkeys(runs)) or [Path("runs")]
-    opened = [Store(place).check_schema() for place in places]
-    every = cells(Index(opened).results)
+    held = [opened(place) for place in places]
+    every = cells(Index(held).results)
     every += pooled_folds(every)
-    mine, theirs = (pairs.find(name, every, opened) for name in names)
-    return Compared(pairs.compare(mine, theirs))
+    mine, theirs = (pairs.find(name, every, held) for name in names)
+    return Compared(pairs.compare(mine, theirs), held)
 
 
 class Compared(Shown):
     """Two rows side by side: `table` has a line a test set, `images` those that differ most, `notes` what to know."""
 
-    def __init__(self, found: list[Comparison]) -> None:
-        self._found = found
+    def __init__(self, found: list[Comparison], stores: Sequence[Store] = ()) -> None:
+        self._found, self._stores = found, stores  # what was unpacked stays as long as its store does
         self.notes = [one_line(note) for note in pairs.notes(found)]
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 
 from usbench.api.outlook import clock
+from usbench.runs.agenda import missing
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 from usbench.runs.timing import Kind, Known, kind_of
@@ -17,7 +18,7 @@ class Tally:
     def __init__(self, stages: Iterable[Stage], store: Store, workers: int = 1) -> None:
         self.stages = {stage.id: stage for stage in stages}
         self.workers = max(1, workers)
-        self.there = {name for name in self.stages if store.has(name)}
+        self.there = self.stages.keys() - {stage.id for stage in missing(self.stages.values(), store)}
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.running: dict[str, tuple[float, float]] = {}  # since when, and the share that is done

@@ -85,7 +85,7 @@ def board(
     folders: tuple[Path, ...], csv_path: Path | None, md_path: Path | None, html_path: Path | None, no_images: bool,
     curves_path: Path | None, ranks_path: Path | None, outlines_path: Path | None, explain: bool,
 ) -> None:  # fmt: skip
-    """All results of one or several stores as one table."""
+    """All results of one or several stores, or published results, as one table."""
     from rich.console import Console
 
     console = Console()
@@ -97,7 +97,6 @@ def board(
         return
     from usbench.api.stored import of_stores
     from usbench.report.files import check_place, write_csv, write_markdown
-    from usbench.runs.store import Store
 
     places = {
         "--csv": csv_path, "--md": md_path, "--html": html_path, "--curves": curves_path, "--ranks": ranks_path,
@@ -113,7 +112,7 @@ def board(
         if path is not None:
             write(whole, path)
             console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
-    stores = [Store(folder) for folder in dict.fromkeys(folders)]
+    stores = [result.store, *result.beside]
     if html_path is not None:
         from usbench.report.page import page_text, write_page
 
@@ -153,7 +152,11 @@ def _explain(console: Any) -> None:
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option(
-    "--in", "folders", multiple=True, type=click.Path(path_type=Path), help="Stores that hold the rows.  [runs]"
+    "--in",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Stores or published results that hold the rows.  [runs]",
 )
 def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
     """A less B on the same images: A and B are keys of a leaderboard, beginnings of keys, or folders of runs."""

@@ -20,11 +20,13 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
 
     from usbench.api.suites import titles_of
     from usbench.report.table import plain_table
-    from usbench.runs.agenda import of_stage
+    from usbench.runs.agenda import missing, of_stage
 
     console = Console()
     console.print(f"{resolved.suite.name}: {resolved.suite.about}", highlight=False, markup=False)
     table = plain_table("run", "stages", "done", title="")
+    every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
+    todo = {stage.id for stage in missing(every.values(), store)}
     titles = titles_of([run.run.spec for run in resolved.runs])
     for run, title in zip(resolved.runs, titles, strict=True):
         stages = {stage.id for _, plan in run.plans for stage in plan.stages}
@@ -33,12 +35,12 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
         table.add_row(
             escape(title + trials),
             str(len({s.id for s in run.trained}) + tests),
-            str(sum(map(store.has, stages))),
+            str(len(stages - todo)),
         )
     console.print(table)
     trainings = resolved.trainings
-    done = sum(store.has(stage.id) for stage in trainings)
-    shared = resolved.asked - len({s.id for run in resolved.runs for _, plan in run.plans for s in plan.stages})
+    done = sum(stage.id not in todo for stage in trainings)
+    shared = resolved.asked - len(every)
     lines = [f"{len(trainings)} trainings, {done} of them done; {shared} stages are shared between runs."]
     estimated = _estimated(resolved, store, others, probe=probe)
     if estimated:
@@ -48,9 +50,8 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
         lines.append("What refuses its options says so before the first stage begins, and not here.")
     for why in resolved.missing.values():
         lines.append(f"Left out: {why}")
-    every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
     for stage in every.values():
-        if not store.has(stage.id) and (owner := store.holder(stage.id)) is not None:
+        if stage.id in todo and (owner := store.holder(stage.id)) is not None:
             lines.append(f"In work: {stage.title}, by {owner}")
     for stage in every.values():
         if why := store.failure(stage.id):

@@ -19,10 +19,10 @@ from usbench.report.results import SCORES, read_scores
 from usbench.report.verify import row_name
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
+from usbench.runs.records import WEIGHTS
 from usbench.runs.stage import Plan, Stage, unique
 from usbench.runs.store import Store
 
-WEIGHTS = "weights.safetensors"
 WHERE = ("machine", "processor")  # of a record: what bytes depend on beside the versions
 
 

@@ -150,7 +150,7 @@ class Upkeep:
         found: list[Rubbish] = []
         for part in self._parts():
             unneeded = not needs.unknown and part.stem not in needs.stages
-            if self.store.holder(part.stem) is None and (unneeded or self.store.has(part.stem)):
+            if self.store.holder(part.stem) is None and (unneeded or self.store.ready(part.stem)):
                 found.append(Rubbish("stage that was begun and is not needed", part, size_of(part)))
         for folder in self._finished():
             if not needs.unknown and folder.name not in needs.stages:

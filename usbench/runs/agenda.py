@@ -8,7 +8,7 @@ from typing import Any
 
 from usbench.errors import Refused, RunFailed, UsbenchError
 from usbench.runs.lease import Owner
-from usbench.runs.stage import Plan, Stage
+from usbench.runs.stage import KINDS, Plan, Stage
 from usbench.runs.store import Store
 
 LOOK_SECONDS = 1.0  # between two looks at what other processes have finished
@@ -48,12 +48,26 @@ def of_stage(stage: Stage, why: str) -> str:
     return " ".join((why if stage.title in why else f"{stage.title}: {why}").split())
 
 
+def missing(stages: Iterable[Stage], store: Store) -> list[Stage]:
+    """What is to be done of some stages: those that are not there, and those of which one of these needs the weights
+    where they were left out, as they are of a published result."""
+    every = list(stages)
+    found: set[str] = set()
+    needed: set[str] = set()
+    for kind in reversed(KINDS):
+        for stage in every:
+            if stage.kind == kind and not (store.ready if stage.id in needed else store.has)(stage.id):
+                found.add(stage.id)
+                needed.update(stage.needs)
+    return [stage for stage in every if stage.id in found]
+
+
 class Agenda:
     """The missing stages of a plan, in the order in which they are wanted."""
 
     def __init__(self, plan: Plan, store: Store, order: Iterable[Stage] | None = None) -> None:
         self.store = store
-        self.waiting = [stage for stage in order or plan.stages if not store.has(stage.id)]
+        self.waiting = missing(order or plan.stages, store)
         self.total, self.begun, self.computed = len(plan.stages), len(plan.stages) - len(self.waiting), 0
         self.running: dict[str, Stage] = {}
         self.done: set[str] = set()
@@ -92,7 +106,7 @@ class Agenda:
         for need in stage.needs:
             if need in self.done:
                 continue
-            if self.store.has(need):
+            if self.store.ready(need):
                 self.done.add(need)
                 continue
             if need not in open_ids:
@@ -103,7 +117,7 @@ class Agenda:
 
     def _free(self, stage: Stage) -> bool:
         """Whether nobody has done a stage meanwhile, or does it now."""
-        if self.store.has(stage.id):
+        if self.store.ready(stage.id):
             self.done.add(stage.id)
             self.waiting.remove(stage)
             self.elsewhere.pop(stage.id, None)

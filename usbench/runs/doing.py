@@ -37,7 +37,7 @@ class Watch:
 def do(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable[[], None]) -> bool:
     """Do a stage; `begin` is called once it is ours. False if another process finished it just before."""
     with store.work(stage.id) as folder:
-        if store.has(stage.id):
+        if store.ready(stage.id):
             return False
         begin()
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from usbench.errors import Halt, Interrupted, UsbenchError, of_system
 from usbench.hooks import Registry
-from usbench.runs.agenda import Agenda, StagesFailed
+from usbench.runs.agenda import Agenda, StagesFailed, missing
 from usbench.runs.doing import Watch, do
 from usbench.runs.foreman import Crew, Foreman, urgency
 from usbench.runs.lease import Taken
@@ -60,12 +60,12 @@ def run_plan(
     A stage that fails leaves out what needs it, and nothing else: `StagesFailed` comes at the end. With `fail_fast` its
     error ends everything, as does one that would meet every stage: a full disk, or a bad option in the first stage.
     """
-    missing = sum(not store.has(stage.id) for stage in plan.stages)
-    if not missing:
+    wanted = len(missing(plan.stages, store))
+    if not wanted:
         return 0
     titles = {stage.id: stage.title for stage in plan.stages}
     with store.wanting(titles, f"run {plan.spec.loss}", titles):
-        workers = min(workers, missing)
+        workers = min(workers, wanted)
         if cluster is None and (workers == 1 or not known.travels):
             return _alone(plan, store, known, observer, fail_fast=fail_fast)
         agenda = Agenda(plan, store, sorted(plan.stages, key=urgency))

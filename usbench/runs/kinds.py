@@ -10,11 +10,10 @@ from usbench.data.pack import Pack
 from usbench.errors import RunFailed
 from usbench.hooks import Registry
 from usbench.runs.memory import sparing_of
+from usbench.runs.records import WEIGHTS
 from usbench.runs.same import check_start, same_imagenet
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
-
-WEIGHTS = "weights.safetensors"
 
 
 class Kinds:

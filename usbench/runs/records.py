@@ -12,6 +12,7 @@ from usbench.runs.lease import is_lease
 from usbench.whole import written
 
 RECORD = "record.json"
+WEIGHTS = "weights.safetensors"  # of a finished training
 STATE = "state.safetensors"  # of a training that goes on; there until its stage is recorded
 STAGE = re.compile(r"[a-z]+-[0-9a-f]{1,64}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from usbench.errors import UsbenchError
 from usbench.hooks import Registry
+from usbench.runs.agenda import missing
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
 
@@ -16,7 +17,7 @@ def rehearse(stages: Iterable[Stage], store: Store, registry: Registry) -> None:
     """Build each distinct network, loss, augmentation and protocol of the missing trainings, on the CPU and untrained;
     a UsbenchError says what one of them refuses, and in which stage. One that breaks otherwise is let pass: its stage
     will fail and say so, and what does not need it goes on."""
-    trainings = [stage for stage in stages if stage.kind != "evaluate" and not store.has(stage.id)]
+    trainings = [stage for stage in missing(stages, store) if stage.kind != "evaluate"]
     distinct: dict[str, Stage] = {}
     for stage in trainings:
         own = {name: stage.identity.get(name) for name in ("size", "classes")}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from usbench.data.place import SHARERS
 from usbench.machine import available_cores, cuda_devices
+from usbench.runs.agenda import missing
 from usbench.runs.stage import Plan, Stage
 from usbench.runs.store import Store
 from usbench.runs.timing import Kind, Known, kind_of
@@ -60,10 +61,10 @@ def fitting(plan: Plan, store: Store) -> tuple[int, str]:
     On GPUs by the memory that like trainings took, as the records of the store have it. Where they have none, it is one
     stage a GPU: of several that do not fit, all might fail.
     """
-    if not on_gpus(plan.stages) or all(store.has(stage.id) for stage in plan.stages):
+    if not on_gpus(plan.stages) or not missing(plan.stages, store):
         return plan.workers, ""
     trained = [stage for stage in plan.stages if stage.kind != "evaluate"]
-    wanted = [stage for stage in trained if not store.has(stage.id)] or trained
+    wanted = [stage for stage in missing(plan.stages, store) if stage.kind != "evaluate"] or trained
     gpus, free, known = len(_groups(plan.stages)), free_mib(), _peaks(store)
     needs = [known.unit(kind)[0] for kind in {kind_of(stage.identity, stage.row) for stage in wanted}]
     if free is None or not needs or None in needs:

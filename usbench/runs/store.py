@@ -28,7 +28,7 @@ from typing import Any
 from usbench.errors import Halt, Interrupted, UsbenchError
 from usbench.runs import lease
 from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
-from usbench.runs.records import RECORD, STATE, digest_of, digests_of, is_stage, seal_of, tidy, write_json
+from usbench.runs.records import RECORD, STATE, WEIGHTS, digest_of, digests_of, is_stage, seal_of, tidy, write_json
 
 SCHEMA = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -120,6 +120,14 @@ class Store:
     def has(self, stage_id: str) -> bool:
         """Whether the stage is finished."""
         return (self.folder(stage_id) / RECORD).is_file()
+
+    def ready(self, stage_id: str) -> bool:
+        """Whether the stage is finished and others can go on from it: what was published has no weights."""
+        if not self.has(stage_id):
+            return False
+        if (self.folder(stage_id) / WEIGHTS).is_file() or not self.leaves_out(WEIGHTS):
+            return True
+        return WEIGHTS not in (self.record(stage_id).get("files") or {})
 
     def file(self, stage_id: str, name: str) -> Path:
         """A file that a finished stage made, once it is seen to be what was recorded."""

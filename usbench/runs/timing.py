@@ -13,6 +13,7 @@ from typing import Any
 
 from usbench.errors import Interrupted, OutOfMemory
 from usbench.hooks import Registry
+from usbench.runs.agenda import missing
 from usbench.runs.stage import KINDS, Stage
 from usbench.runs.store import Store
 
@@ -129,9 +130,8 @@ def estimates(
 ) -> list[Estimate]:
     """For each kind of stage that is missing, how long all of them take one after the other."""
     found: dict[Kind, list[Stage]] = {}
-    for stage in stages:
-        if not store.has(stage.id):
-            found.setdefault(kind_of(stage.identity, stage.row), []).append(stage)
+    for stage in missing(stages, store):
+        found.setdefault(kind_of(stage.identity, stage.row), []).append(stage)
     rows = []
     for kind, some in found.items():
         unit, by = known.unit(kind)
@@ -150,9 +150,9 @@ def measure(
     The network, the batch and the views are the true ones. What is made lies in a temporary folder.
     """
     wanted: dict[Kind, Stage] = {}
-    for stage in stages:
+    for stage in missing(stages, store):
         kind = kind_of(stage.identity, stage.row)
-        if stage.steps and not store.has(stage.id) and kind not in known.seconds:
+        if stage.steps and kind not in known.seconds:
             wanted.setdefault(kind, stage)
     found = {}
     for kind, stage in wanted.items():

@@ -14,11 +14,10 @@ from usbench.report.cells import Cell, cells
 from usbench.report.compare import find
 from usbench.report.index import Index
 from usbench.report.results import Result
-from usbench.runs.records import is_stage
+from usbench.runs.records import WEIGHTS, is_stage
 from usbench.runs.store import Store
 
 KINDS = ("finetune", "evaluate", "pretrain")
-WEIGHTS = "weights.safetensors"
 LEAST = 4  # letters of a key that name a run
 
 

@@ -16,10 +16,10 @@ import torch
 from usbench.errors import UsbenchError, text_of, texts_of
 from usbench.hooks import registry
 from usbench.report.masks import MASKS, Masks
-from usbench.runs.records import write_json
+from usbench.runs.records import WEIGHTS, write_json
 from usbench.share import graph
 from usbench.share.card import Card
-from usbench.share.choose import WEIGHTS, Trained, choose
+from usbench.share.choose import Trained, choose
 from usbench.share.config import CONFIG, ENCODER, FORMAT, GRAPH, NETWORK, Config, Plugin
 from usbench.share.network import build, fill, refuse_infinite
 from usbench.share.provenance import Source, all_insonified, sources, spec_of

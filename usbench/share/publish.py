@@ -11,6 +11,7 @@ import lzma
 import re
 import shutil
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -115,6 +116,17 @@ def unpacked(archive: Path) -> Iterator[Store]:
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
             raise UsbenchError(f"{archive} cannot be read ({error}): download it again.") from None
         yield Store(Path(place)).check_schema()
+
+
+def opened(folder: Path) -> Store:
+    """The store in a folder; of a published result what its archive unpacks into, for as long as the store is held."""
+    archive = folder / ARCHIVE
+    if (folder / "store.json").exists() or not archive.is_file():
+        return Store(folder).check_schema()
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(unpacked(archive))
+        weakref.finalize(store, stack.pop_all().close)
+    return store
 
 
 def _member(name: str) -> zipfile.ZipInfo:
