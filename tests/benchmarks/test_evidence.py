@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from usbench.report.cells import cells
@@ -91,3 +92,10 @@ def test_a_script_finds_what_it_imports(path: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_published_contrasts_are_what_the_published_scores_say(table: Path) -> None:
     assert csv_text(script("contrasts.py").contrasts(table.with_name("leaderboard.csv"))) == table.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["breast", "breast_reasons"])
+def test_the_tables_of_the_results_page_are_those_of_the_published_csv(name: str) -> None:
+    page = (HOUSE / "results" / "README.md").read_text("utf-8")
+    found = script("tables.py").tables(pd.read_csv(HOUSE / "results" / name / "leaderboard.csv"))
+    assert found and all("\n".join(lines) in page for lines in found.values())
