@@ -18,10 +18,10 @@ import pandas as pd
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells, difference
 from usbench.report.compare import compare
+from usbench.report.families import method_of
 from usbench.report.files import write_csv
 from usbench.report.folds import folded
 from usbench.report.index import Index
-from usbench.report.ranks import method_of
 from usbench.share.publish import unpacked
 
 WHERE = ("train_data", "label_fraction", "test_data", "shift", "protocol")

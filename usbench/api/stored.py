@@ -17,11 +17,11 @@ from usbench.evaluate.statistics import Estimate
 from usbench.report import compare as pairs
 from usbench.report.cells import cells
 from usbench.report.compare import Comparison
+from usbench.report.families import families, method_of
 from usbench.report.files import one_line
 from usbench.report.folds import pooled_folds
 from usbench.report.index import Index
 from usbench.report.nearest import runs_meant
-from usbench.report.ranks import families, method_of
 from usbench.report.shown import Part, Shown, words
 from usbench.report.summary import read_summary
 from usbench.report.table import interval, plain_table

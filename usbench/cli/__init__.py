@@ -21,7 +21,7 @@ COMMANDS = {
     "leaderboard": ("usbench.cli.judge:board", "All results of one or several stores as one table."),
     "watch": ("usbench.cli.watch:watch", "The leaderboard of a running store as a page that follows it."),
     "compare": ("usbench.cli.judge:compare", "Two rows on the same images: their paired difference."),
-    "verify": ("usbench.cli.judge:verify", "Make everything again that can be made again, and say what differs."),
+    "verify": ("usbench.cli.verify:verify", "Make everything again that can be made again, and say what differs."),
     "export": ("usbench.cli.share:export", "Take a run's network home: weights, config and a model card."),
     "publish": ("usbench.cli.share:publish", "A table, with the scores and records that it can be made again from."),
     "predict": ("usbench.cli.share:predict", "Masks and overlays for images of your own."),

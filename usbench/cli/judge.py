@@ -1,18 +1,13 @@
-"""`usbench show`, `leaderboard`, `compare` and `verify`."""
+"""`usbench show`, `leaderboard` and `compare`."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from usbench.errors import RunFailed, UsbenchError
-
-if TYPE_CHECKING:
-    from usbench.runs.store import Store
+from usbench.errors import UsbenchError
 
 
 @click.command()
@@ -163,95 +158,3 @@ def compare(first: str, second: str, folders: tuple[Path, ...]) -> None:
     from usbench.api.stored import compare as compared
 
     compared(first, second, stores=folders).print()
-
-
-@click.command()
-@click.argument("place", metavar="DIR|CSV", type=click.Path(path_type=Path), required=False)
-@click.option("--in", "folder", type=click.Path(path_type=Path), help="The store that a CSV was made of.  [runs]")
-@click.option(
-    "--rerun", is_flag=False, flag_value="1", metavar="[N|KEY,…|all]",
-    help="Train again too: the N cheapest rows (1 if nothing is said), rows by beginnings of keys, or all.",
-)  # fmt: skip
-@click.option("--all", "every", is_flag=True, help="The same as --rerun all.")
-def verify(place: Path | None, folder: Path | None, rerun: str | None, every: bool) -> None:
-    """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
-
-    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from, or in what
-    was published beside it. Neither is ever written to: what --rerun trains lies in a temporary folder.
-    """
-    if place is None and rerun is not None and Path(rerun).exists():
-        place, rerun = Path(rerun), "1"  # `verify --rerun DIR`: what follows the option is what it stands before
-    if place is None:
-        raise click.UsageError("Missing argument 'DIR|CSV'.")
-    with _store_of(place, folder) as store:
-        _verify(store, place, "all" if every else rerun)
-
-
-@contextlib.contextmanager
-def _store_of(place: Path, folder: Path | None) -> Iterator[Store]:
-    """The store to verify: the folder itself, the one named for a CSV, what was published beside it, or around it."""
-    from usbench.runs.store import Store
-    from usbench.share.publish import ARCHIVE, unpacked
-
-    if not place.exists():
-        raise UsbenchError(f"there is no file {place}: name a store, or a leaderboard's CSV.")
-    beside = place.parent / ARCHIVE
-    if folder is None and not place.is_dir() and beside.is_file():
-        with unpacked(beside) as store:
-            yield store
-        return
-    around = [place.resolve().parent, *place.resolve().parent.parents][:2]
-    near = next((f for f in around if (f / "store.json").is_file()), Path("runs"))
-    yield Store(place if place.is_dir() else folder or near).check_schema()
-
-
-def _verify(store: Store, place: Path, rerun: str | None) -> None:
-    from rich.console import Console
-
-    from usbench.report.files import one_line
-    from usbench.report.verify import Verifier
-
-    verifier = Verifier(store)
-    with Console(stderr=True).status("reading") as status:
-        for name in verifier.stages() if place.is_dir() else verifier.csv(place):
-            status.update(f"checking {name}")
-        if place.is_dir():
-            verifier.tables()
-    report = verifier.report
-    if rerun is not None:
-        _train_again(verifier, None if place.is_dir() else place, rerun)
-    for what, rows in report.wrong:
-        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
-    for reason, count in report.skipped.items():
-        click.echo(one_line(f"skipped: {count} × {reason}"))
-    if not report.stages and not report.rows and not report.wrong:
-        raise UsbenchError(f"{place} holds nothing to verify: name a store with finished runs, or a leaderboard's CSV.")
-    looked = f"{report.stages} stages and {report.rows} rows looked at"
-    if report.wrong:
-        raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")
-    click.echo(f"{looked}: all that could be made again is as it was")
-
-
-def _train_again(verifier: Any, csv: Path | None, wanted: str) -> None:
-    """Train rows again, say what came out, and put into the report what must not differ."""
-    from rich.console import Console
-
-    from usbench.api.progress import Display
-    from usbench.hooks import registry
-    from usbench.report.files import one_line
-    from usbench.report.rerun import Rerun
-    from usbench.report.verify import keys_of
-
-    again = Rerun(verifier.store, registry(), verifier.records)
-    rows = again.choose(wanted, None if csv is None else keys_of(csv))
-    stages, seconds = again.cost(rows)
-    for row in rows:
-        click.echo(one_line(f"to train again: {row.name}"))
-    click.echo(f"{stages} stages, which took {seconds:.0f} s when they were made")
-    with Display(Console()) as display:
-        found = again.run(rows, display, display.making)
-    for text in (*found.equal, *(f"note: {note}" for note in found.notes)):
-        click.echo(one_line(text))
-    verifier.report.wrong += found.wrong
-    for reason, count in found.skipped.items():
-        verifier.report.skipped[reason] = verifier.report.skipped.get(reason, 0) + count

@@ -17,13 +17,13 @@ import pandas as pd
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell
+from usbench.report.families import LEAST_METHODS, LEAST_TRAININGS, families
 from usbench.report.figures import mean_ranks, plain_text, pyplot, save_figure
 from usbench.report.files import visible
 from usbench.report.folds import folded
 from usbench.report.gallery import SHARED, Group, cases_of_all, groups_of, opened, whole
 from usbench.report.page_figures import label_lines, where
 from usbench.report.page_lines import Method, holder_of, legend, methods_of, shown_together
-from usbench.report.ranks import LEAST_METHODS, LEAST_TRAININGS, families
 from usbench.report.summary import places_of
 from usbench.report.table import title_of
 from usbench.runs.store import Store

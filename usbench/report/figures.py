@@ -12,9 +12,9 @@ import pandas as pd
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, pooled
+from usbench.report.families import Family
 from usbench.report.files import one_line
 from usbench.report.masks import Masks
-from usbench.report.ranks import Family
 from usbench.report.robustness import Line, shared_severities
 from usbench.report.table import title_of
 from usbench.runs.store import Store

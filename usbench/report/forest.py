@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from usbench.report.cells import Cell, difference
+from usbench.report.families import method_of
 from usbench.report.figures import plain_text, pyplot, save_figure
 from usbench.report.folds import folded
-from usbench.report.ranks import method_of
 from usbench.report.table import title_of
 
 NAME = "differences.png"

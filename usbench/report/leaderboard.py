@@ -12,8 +12,9 @@ import pandas as pd
 from usbench.evaluate.statistics import Estimate, holm
 from usbench.report.cells import Cell, cells, difference
 from usbench.report.columns import COLUMNS, DISTANCES, columns
+from usbench.report.families import mean_rank_of
 from usbench.report.folds import pooled_folds
-from usbench.report.ranks import Block, mean_rank_of, rank_blocks
+from usbench.report.ranks import Block, rank_blocks
 from usbench.report.results import Result, chosen_by_test
 
 

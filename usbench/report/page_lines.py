@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from usbench.report import chart
 from usbench.report.cells import Cell
+from usbench.report.families import mean_rank_of
 from usbench.report.files import visible
-from usbench.report.ranks import mean_rank_of
 from usbench.report.table import TRANSDUCTIVE, by_fraction
 
 COLOURS = 6  # methods in a colour of their own; more are not told apart

@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from usbench.report import chart
 from usbench.report.cells import Cell
+from usbench.report.families import Family, families
 from usbench.report.files import visible
 from usbench.report.page_figures import Panel
 from usbench.report.page_lines import Method, holder_of
-from usbench.report.ranks import Family, families
 
 
 def rank_panels(every: Sequence[Cell], methods: Mapping[str, Method]) -> list[Panel]:

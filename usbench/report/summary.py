@@ -16,11 +16,11 @@ from usbench.report import kept
 from usbench.report.cells import Cell, cells
 from usbench.report.confusion import NAME as CONFUSION
 from usbench.report.confusion import Matrix, confusion_table, matrices
+from usbench.report.families import families
 from usbench.report.files import write_csv
 from usbench.report.folds import shared_by
 from usbench.report.leaderboard import board_of
 from usbench.report.masks import MASKS
-from usbench.report.ranks import families
 from usbench.report.results import Result, evaluations, results, whole
 from usbench.report.trainings import NAME as TRAININGS
 from usbench.report.trainings import trainings_table

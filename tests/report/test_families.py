@@ -14,10 +14,10 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from usbench.report.cells import cells, difference
+from usbench.report.families import families
 from usbench.report.figures import mean_ranks
 from usbench.report.index import Index
 from usbench.report.leaderboard import table_of
-from usbench.report.ranks import families
 from usbench.runs.store import Store
 
 METHODS = ("one", "two", "three")

@@ -1,0 +1,203 @@
+"""Methods that are comparable over all their trainings: mean ranks, and which of them are told apart."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from usbench.evaluate.statistics import holm, mean_ranks
+from usbench.report.cells import Cell, paired, shared_seeds
+from usbench.report.folds import WITHOUT, folded
+
+Shared = tuple[str, ...]
+LEAST_METHODS, LEAST_TRAININGS = 3, 2  # of a figure of mean ranks
+SURE = 0.05  # an adjusted p below it tells two methods apart
+SAME = ("backbone", "init", "protocol", "size", "device", "precision", "threads")  # what comparable methods share
+
+
+@dataclass
+class Family:
+    """Comparable methods under the conditions that they were tested in."""
+
+    title: str
+    scores: pd.DataFrame  # method × condition
+    trainings: dict[str, str]  # condition → what was trained on, by name: its test sets are of the same networks
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """Method × training: the mean over the test sets that every method has a score of.
+
+        The scores of one network on several test sets are no independent evidence, and so are one.
+        """
+        known = self.scores.dropna(axis="columns")
+        return known.T.groupby([self.trainings[name] for name in known.columns], sort=False).mean().T
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is something to draw."""
+        methods, trainings = self.complete.shape
+        return methods >= LEAST_METHODS and trainings >= LEAST_TRAININGS
+
+    @functools.cached_property
+    def ranks(self) -> pd.Series:
+        """Mean ranks, best first."""
+        return mean_ranks(self.complete).sort_values(kind="stable")
+
+    @functools.cached_property
+    def pairs(self) -> dict[tuple[str, str], float]:
+        """The p of every two methods, the better ranked first, Holm-adjusted; NaN where one seed allows no test.
+
+        Of their paired difference over all test images that every method has, patients crossed with seeds. Ranks are
+        not tested themselves: label fractions of one set, and tests of one network, are no independent evidence.
+        """
+        shared = self.scores.dropna(axis="columns").columns
+        cells = {name: {_condition(cell): cell for cell in self.cells[name]} for name in map(str, self.ranks.index)}
+        rows = {name: [held[c] for c in shared] for name, held in cells.items()}
+        keys = {name: " ".join(cell.key for cell in some) for name, some in rows.items()}
+        side = functools.cache(lambda name: paired(rows[name]))
+
+        def p_of(a: str, b: str) -> float:
+            key = hashlib.sha256(f"{keys[a]} less {keys[b]}".encode()).hexdigest()
+            return rows[a][0].memo.numbers(f"p {key}", lambda: [side(a).difference(side(b)).p])[0]
+
+        both = list(itertools.combinations(rows, 2))
+        return dict(zip(both, holm(np.array([p_of(a, b) for a, b in both])).tolist(), strict=True))
+
+    @functools.cached_property
+    def bars(self) -> list[tuple[int, int]]:
+        """The longest stretches of `ranks`, by first and last place, in which no two methods are told apart."""
+        names = list(map(str, self.ranks.index))
+        found: list[tuple[int, int]] = []
+        if all(math.isnan(p) for p in self.pairs.values()):
+            return found
+        for first in range(len(names)):
+            last = first
+            while last + 1 < len(names) and not any(
+                self.pairs[other, names[last + 1]] < SURE for other in names[first : last + 1]
+            ):
+                last += 1
+            if last > first and (not found or last > found[-1][1]):
+                found.append((first, last))
+        return found
+
+    @property
+    def note(self) -> str:
+        """What the bars say."""
+        over = f"{self.complete.shape[1]} training sets"
+        if all(math.isnan(p) for p in self.pairs.values()):
+            return f"{over}; from one seed no test is made"
+        apart = sum(p < SURE for p in self.pairs.values())
+        return f"{over}; {apart} of {len(self.pairs)} pairs told apart (paired differences, Holm-adjusted p < {SURE:g})"
+
+
+def families(some: Sequence[Cell]) -> list[Family]:
+    """Methods with one network, start, recipe, pretraining budget and kind of labels; baselines join each of them.
+
+    A condition is an arena, that is training images, label fraction and test images, with its shift; the folds of a set
+    are one. Corrupted copies
+    of a test set are no conditions: forty of them would outvote everything else. Rows with leaks that were let pass
+    rank apart. A method that stands twice under one condition is left out, since nobody could say which of the two is
+    meant. Under each condition the seeds count that all methods have.
+    """
+    every = folded(some)
+    # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is. What was
+    # chosen among equal trials differs from row to row, and those are one recipe.
+    recipes = {
+        c.row["arena"]: str(c.row.get("chosen") or "").rpartition("(")[2] or c.results[0].recipe
+        for c in every if c.row["baseline"] != "long"
+    }  # fmt: skip
+    rows: dict[tuple[Shared, str, tuple[int, ...]], list[Cell]] = {}
+    baselines: dict[Shared, list[Cell]] = {}
+    for cell in every:
+        if cell.corrupted:
+            continue
+        leaks = "leaks" if cell.row.get("leaks") else ""
+        shared = (cell.primary, leaks, recipes.get(cell.row["arena"], ""), *(str(cell.row.get(name)) for name in SAME))
+        if cell.row["baseline"]:
+            baselines.setdefault(shared, []).append(cell)
+        else:
+            rows.setdefault((shared, cell.labels, cell.results[0].budget), []).append(cell)
+    found = []
+    for (shared, labels, _), members in rows.items():
+        for part in _linked(members):
+            conditions = {_condition(cell) for cell in part}
+            joining = [c for c in baselines.get(shared, []) if labels == "none" and _condition(c) in conditions]
+            found.append(_family([*part, *joining]))
+    return found
+
+
+def _condition(cell: Cell) -> str:
+    return f"{cell.row['arena']} {cell.row['shift']}"
+
+
+def _training(cell: Cell) -> str:
+    """What it was trained on, by name; folds of a set share most of their images, and are one."""
+    left_out = str(cell.row["fold"]).partition(WITHOUT)[2]
+    return f"{cell.row['train_data']} {cell.row['label_fraction']} {left_out}"
+
+
+def _linked(members: Sequence[Cell]) -> list[list[Cell]]:
+    """Methods that share conditions together, those that share none with them apart: of a set imported anew, say."""
+    parts: list[tuple[set[str], list[Cell]]] = []
+    by_method: dict[str, list[Cell]] = {}
+    for cell in members:
+        by_method.setdefault(method_of(cell), []).append(cell)
+    for cells in by_method.values():
+        conditions = {_condition(cell) for cell in cells}
+        touched = [part for part in parts if part[0] & conditions]
+        parts = [part for part in parts if not part[0] & conditions]
+        parts.append((conditions.union(*(p[0] for p in touched)), [*(c for p in touched for c in p[1]), *cells]))
+    return [cells for _, cells in parts]
+
+
+def _family(members: Sequence[Cell]) -> Family:
+    by_method: dict[str, dict[str, list[Cell]]] = {}
+    for cell in members:
+        by_method.setdefault(method_of(cell), {}).setdefault(_condition(cell), []).append(cell)
+    clear = {m: held for m, held in by_method.items() if all(len(cells) == 1 for cells in held.values())}
+    held_by: dict[str, list[Cell]] = {}
+    for held in clear.values():
+        for condition, cells in held.items():
+            held_by.setdefault(condition, []).extend(cells)
+    seeds = {condition: shared_seeds(cells) for condition, cells in held_by.items()}
+    scores = pd.DataFrame(
+        {
+            m: {c: cells[0].mean_over(seeds[c]) if seeds[c] else math.nan for c, cells in held.items()}
+            for m, held in clear.items()
+        }
+    )
+    trainings = {condition: _training(cells[0]) for condition, cells in held_by.items()}
+    row = members[0].row
+    title = f"{row.get('backbone', '')}, {row.get('init', '')} weights, {members[0].primary}"
+    own = {m: [cells[0] for cells in held.values()] for m, held in clear.items()}
+    return Family(title, scores.T, trainings, own)
+
+
+def method_of(cell: Cell) -> str:
+    """A method's name: loss and augmentation, and other data where it was pretrained on some."""
+    row = cell.row
+    words = [row["loss"], *([row["aug"]] if row.get("aug", "none") != "none" else [])]
+    if row.get("pretrain_data", "none") not in ("none", row.get("train_data")):
+        words.append(f"on {row['pretrain_data']}")
+    return " · ".join(words)
+
+
+def mean_rank_of(every: Sequence[Cell]) -> dict[int, float]:
+    """The mean rank of each cell's method, by the cell's id; of the first family that holds it."""
+    found: dict[int, float] = {}
+    for family in families(every):
+        if not family.enough:
+            continue
+        ranks = family.ranks
+        for method, cells in family.cells.items():
+            for cell in cells:
+                found.setdefault(id(cell), float(ranks[method]))
+    return found
