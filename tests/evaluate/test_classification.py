@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from usbench.evaluate.classification import about_balanced, score_classes, score_videos
+from usbench.evaluate.classification import balancing, score_classes, score_videos
 from usbench.evaluate.statistics import crossed_interval
 
 
@@ -21,19 +21,34 @@ def drawn(count: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_interval_of_a_balanced_accuracy_is_of_the_classes_shares_and_not_of_their_weights() -> None:
     label = np.repeat([0, 1], [90, 10])
-    perfect = crossed_interval(about_balanced(np.ones(100), label)[:, None], np.arange(100))
+    classes = balancing(label, np.ones(100, bool))
+    perfect = crossed_interval(np.ones((100, 1)), np.arange(100), strata=classes)
     assert (perfect.mean, perfect.low, perfect.high) == (1, 1, 1)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(400):
         right = (rng.random(100) < np.where(label, 0.6, 0.8)).astype(float)
-        estimate = crossed_interval(about_balanced(right, label)[:, None], np.arange(100))
+        estimate = crossed_interval(right[:, None], np.arange(100), strata=classes)
         assert estimate.mean == pytest.approx(balanced_accuracy_score(label, np.where(right, label, 1 - label)))
         found.append((estimate.low, estimate.high))
     low, high = np.array(found).T
-    assert np.mean((low <= 0.7) & (high >= 0.7)) > 0.88 and np.mean(high - low) < 1.2 * 2 * 1.96 * np.sqrt(
-        (0.24 / 10 + 0.16 / 90) / 4
-    )
+    assert 0.91 < np.mean((low <= 0.7) & (high >= 0.7)) < 0.99
+
+
+def test_a_class_of_few_patients_leaves_a_mean_and_no_interval() -> None:
+    label, right = np.repeat([0, 1], [50, 7]), np.tile([1.0, 0.0, 1.0], 19)[:, None]
+    few = crossed_interval(right, np.arange(57), strata=balancing(label, np.ones(57, bool)))
+    assert few.mean == pytest.approx((right[:50].mean() + right[50:].mean()) / 2)
+    assert np.isnan([few.low, few.high, few.p]).all()
+    assert crossed_interval(right, np.arange(57)).low < crossed_interval(right, np.arange(57)).high
+
+
+def test_strata_of_one_weight_and_many_patients_in_all_of_them_are_the_plain_mean() -> None:
+    rng = np.random.default_rng(0)
+    values, groups, codes = rng.random((400, 3)), np.repeat(np.arange(200), 2), np.tile([0, 1], 200)
+    plain = crossed_interval(values, groups)
+    halves = crossed_interval(values, groups, strata=balancing(codes, np.ones(400, bool)))
+    assert halves.mean == pytest.approx(plain.mean) and halves.high == pytest.approx(plain.high, abs=2e-3)
 
 
 def test_means_of_the_columns_are_the_figures_of_scikit_learn() -> None:

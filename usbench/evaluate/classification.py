@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from usbench.evaluate.statistics import Strata
+
 LEAST = 1e-7  # of a probability under the logarithm: one image that is surely wrong costs 16.1
 
 METRICS = ("accuracy", "balanced_accuracy", "log_loss", "brier")
@@ -18,14 +20,16 @@ def balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
     return right * len(label) / (np.count_nonzero(counts) * counts[label])
 
 
-def about_balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """(N,) the balanced accuracy at every image, moved by how much better or worse than its class the image is.
+def balancing(label: np.ndarray, known: np.ndarray) -> Strata:
+    """The classes of images as strata of one weight, with which the mean of what is right is the balanced accuracy.
 
-    The mean is that of `balanced`, and the spread is the balanced accuracy's own: that of the weights is not in it.
+    Args:
+        label: (N,) classes, numbered.
+        known: (N,) which of the images have a value; the others are in nobody's mean.
     """
-    _, place, counts = np.unique(label, return_inverse=True, return_counts=True)
-    recall = np.bincount(place, weights=right) / counts
-    return recall.mean() + balanced(right - recall[place], place)
+    weights = np.zeros(len(label))
+    weights[known] = balanced(np.ones(known.sum()), label[known])
+    return Strata(label, weights)
 
 
 def score_classes(probability: np.ndarray, label: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Intervals, tests and ranks that do not claim more than a few seeds and patients can carry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import scipy  # its parts are loaded when they are first used: together they tak
 
 _SMALLEST_P = 1e-100
 BINS = 15  # of a calibration error
+LEAST_OF_STRATUM = 8  # equal patients: of fewer, how they vary is not known well enough for an interval
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,27 @@ class Estimate:
     p: float
 
 
-def crossed_interval(values: np.ndarray, groups: np.ndarray, *, level: float = 0.95) -> Estimate:
+@dataclass(frozen=True)
+class Strata:
+    """What makes a mean over images one of strata, such as classes: each has a weight, whatever images are of it."""
+
+    codes: np.ndarray  # (images,) the stratum of each, numbered
+    weights: np.ndarray  # (images,) an image's part of its stratum's weight: the same for all images of a stratum
+
+    @staticmethod
+    def joined(parts: Sequence["Strata | None"]) -> "Strata | None":
+        """Those of several sets of images, one after the other; none where one of these has none."""
+        known = [part for part in parts if part is not None]
+        if not known or len(known) < len(parts):
+            return None
+        offsets = np.cumsum([0, *(part.codes.max(initial=-1) + 1 for part in known)])
+        codes = np.concatenate([part.codes + offset for part, offset in zip(known, offsets, strict=False)])
+        return Strata(codes, np.concatenate([part.weights for part in known]))
+
+
+def crossed_interval(
+    values: np.ndarray, groups: np.ndarray, *, strata: Strata | None = None, level: float = 0.95
+) -> Estimate:
     """The mean over images, with an interval that holds for new patients and for new seeds.
 
     Every seed tests the same patients, so the two are crossed, and the variance of the mean has two parts:
@@ -37,30 +58,43 @@ def crossed_interval(values: np.ndarray, groups: np.ndarray, *, level: float = 0
     seeds' variance happens to come out small, the interval is too short and too sure of itself at once.
     The p is the level at which the interval just reaches 0, so the two never disagree.
 
+    With strata the mean is that of the strata's means, and each is as sure as its own patients are many: the patients'
+    part is the sum over the strata, and takes their quantiles in proportion to what each of them brings.
+
     With one seed the interval is over patients only, and p is NaN: no test is made from one seed.
-    With fewer than two groups, counted so, there is no interval: low, high and p are NaN.
+    With fewer than two groups, counted so, or fewer than eight in a stratum, there is no interval: low, high and p are
+    NaN.
 
     Args:
         values: (images, seeds); an image that is NaN for any seed is dropped for all.
         groups: (images,), the patient (or group of patients) of each image; int or str.
+        strata: of the images; none for the plain mean.
         level: the interval's coverage.
     """
-    values, codes = _complete_images(values, groups)
+    values, codes, kept = _complete_images(values, groups)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     nan = float("nan")
     if values.size == 0:
         return Estimate(nan, nan, nan, nan)
-    mean = float(values.mean())
-    counts, seed_count = np.bincount(codes), values.shape[1]
-    freedom = float(counts.sum() ** 2 / np.square(counts).sum()) - 1
-    if freedom < 1:
+    parts = [_part(values, codes)]
+    if strata is not None:
+        of, weights = strata.codes[kept], strata.weights[kept]
+        share, most = weights / weights.sum(), codes.max() + 1
+        parts = [_part(values[rows], codes[rows], most, share[rows].sum()) for rows in of == np.unique(of)[:, None]]
+    seed_means, seed_count = np.sum([part.means for part in parts], axis=0), values.shape[1]
+    mean = float(np.mean(seed_means))
+    if any(part.freedom < (1 if strata is None else LEAST_OF_STRATUM - 1) for part in parts):
         return Estimate(mean, nan, nan, nan)
 
-    patients, seeds = _variance_parts(values, codes)
+    brought = np.array([np.square(part.deviations.mean(axis=1)).sum() for part in parts])
+    brought = brought / brought.sum() if brought.any() else brought
+    freedoms = np.array([part.freedom for part in parts])
+    patients = _of_patients(np.sum([part.deviations for part in parts], axis=0))
+    seeds = float(np.var(seed_means, ddof=1)) / seed_count if seed_count > 1 else 0.0
 
     def half_width(alpha: float) -> float:
-        squared = scipy.special.stdtrit(freedom, alpha / 2) ** 2 * patients
+        squared = float(brought @ scipy.special.stdtrit(freedoms, alpha / 2) ** 2) * patients
         if seed_count > 1:
             squared += scipy.special.stdtrit(seed_count - 1, alpha / 2) ** 2 * seeds
         return float(np.sqrt(squared))
@@ -89,7 +123,7 @@ def signed_rank(values: np.ndarray, groups: np.ndarray) -> float:
     It averages the seeds away and so does not know that another seed would give other numbers: `crossed_interval`
     makes the claim, and this p stands beside it.
     """
-    values, codes = _complete_images(values, groups)
+    values, codes, _ = _complete_images(values, groups)
     of_patients = np.bincount(codes, weights=values.mean(axis=1)) / np.bincount(codes) if len(codes) else np.empty(0)
     of_patients = of_patients[of_patients != 0]
     return float(scipy.stats.wilcoxon(of_patients).pvalue) if len(of_patients) else float("nan")
@@ -154,8 +188,8 @@ def feature_spread_and_rankme(features: np.ndarray) -> dict[str, float]:
     return {"spread": float(spread), "rankme": float(np.exp(-scipy.special.xlogy(shares, shares).sum()))}
 
 
-def _complete_images(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images that have a value for every seed, and their groups numbered from 0 without gaps."""
+def _complete_images(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images that have a value for every seed, their groups numbered from 0 without gaps, and which they are."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or len(values) != len(groups):
         raise ValueError(
@@ -167,30 +201,43 @@ def _complete_images(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray
     codes, _ = pd.factorize(np.asarray(groups)[keep])
     if (codes < 0).any():
         raise ValueError("an image has no group: without one it cannot be told from its patient's other images")
-    return values[keep], codes
+    return values[keep], codes, keep
 
 
-def _variance_parts(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """The patients' and the seeds' parts of the variance of the mean over images.
+@dataclass(frozen=True)
+class _Part:
+    """What the images of a stratum, or all images, bring to a mean."""
 
-    Patients have different numbers of images, so the mean is a ratio (sum of totals over sum of counts). It is made
+    means: np.ndarray  # (seeds,) of a seed, times the stratum's share
+    deviations: np.ndarray  # (groups, seeds) whose squares sum to the variance of the mean
+    freedom: float
+
+
+def _part(values: np.ndarray, codes: np.ndarray, groups: int = 0, share: float = 1.0) -> _Part:
+    """Patients have different numbers of images, so the mean is a ratio (sum of totals over sum of counts). It is made
     linear: each patient stands with their total's deviation from what their count of images would give. A patient of
     many images draws the mean towards them, and so deviates too little: each deviation is what it would be from a mean
     without them, which makes the patients' part the jackknife's that leaves out a patient at a time.
     """
-    counts = np.bincount(codes).astype(float)
-    totals = np.stack([np.bincount(codes, weights=column) for column in values.T], axis=1)
-    seed_means = values.mean(axis=0)
-    deviations = (totals - counts[:, None] * seed_means) / counts.mean()
-    group_count, seed_count = deviations.shape
-    deviations *= ((1 - 1 / group_count) / (1 - counts / counts.sum()))[:, None]  # all 1 where patients are equal
-    of_patients = deviations.mean(axis=1)
-    patients = float(np.square(of_patients).sum()) / (group_count - 1) / group_count
+    counts = np.bincount(codes, minlength=groups).astype(float)
+    totals = np.stack([np.bincount(codes, weights=column, minlength=groups) for column in values.T], axis=1)
+    means = values.mean(axis=0)
+    whole, there = counts.sum(), np.count_nonzero(counts)
+    freedom = float(whole**2 / np.square(counts).sum()) - 1
+    if freedom < 1:  # one patient has nearly all, and there is no mean without them
+        return _Part(share * means, np.zeros_like(totals), freedom)
+    scale = share * np.sqrt((there - 1) / there) / (whole - counts)
+    return _Part(share * means, (totals - counts[:, None] * means) * scale[:, None], freedom)
+
+
+def _of_patients(deviations: np.ndarray) -> float:
+    """The patients' part of the variance of the mean, from their deviations in each seed."""
+    of_all, seed_count = deviations.mean(axis=1), deviations.shape[1]
+    patients = float(np.square(of_all).sum())
     if seed_count == 1:
-        return patients, 0.0
-    interaction = np.square(deviations - of_patients[:, None]).sum() / ((group_count - 1) * (seed_count - 1))
-    patients = max(patients - float(interaction) / (group_count * seed_count), 0.0)
-    return patients, float(seed_means.var(ddof=1)) / seed_count
+        return patients
+    interaction = float(np.square(deviations - of_all[:, None]).sum()) / (seed_count - 1)
+    return max(patients - interaction / seed_count, 0.0)
 
 
 def _p_where_interval_reaches(distance: float, half_width: Callable[[float], float]) -> float:

@@ -94,7 +94,9 @@ def outlines(every: Sequence[Cell], places: Mapping[str, Path], path: Path) -> N
     methods = {method.name: method for method in legend(methods_of(kept).values())}
     strips = [strip for group in groups for strip in _strips(group, methods, places)]
     if not strips:
-        raise UsbenchError(f"{path}: no row kept masks to draw outlines of: run a protocol that segments.")
+        raise UsbenchError(
+            f"{path}: no row kept masks to draw outlines of, and none is ever published: run a protocol that segments."
+        )
     plt = pyplot()
     size = (2.0 * len(SHARED) + 0.3, 2.15 * len(strips) + 0.5)
     figure, axes = plt.subplots(len(strips), len(SHARED), figsize=size, squeeze=False)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import METRICS
-from usbench.evaluate.statistics import Estimate, crossed_interval
+from usbench.evaluate.statistics import Estimate, Strata, crossed_interval
 from usbench.report.results import Result
 from usbench.report.scores import NOTHING, Scores, counts_of, mean_of, over_videos, side_by_side
 
@@ -99,6 +99,11 @@ class Cell:
         columns = [self.seeds.index(seed) for seed in seeds]
         return self.scores.values[metric or self.primary][:, columns]
 
+    @property
+    def strata(self) -> Strata | None:
+        """What the mean of the primary metric is over, where it is not images alone."""
+        return self.scores.strata.get(self.primary)
+
     def interval(self, metric: str = "") -> Estimate:
         """The mean of a metric, or of the primary one, with its interval."""
         name = metric or self.primary
@@ -108,7 +113,13 @@ class Cell:
         """The mean of the primary metric over some of its seeds."""
         if seeds == self.seeds:
             return self.interval().mean
-        make = lambda: [float(np.nanmean(self.values(seeds)))]  # noqa: E731
+
+        def make() -> list[float]:
+            values = self.values(seeds)
+            if self.strata is None:
+                return [float(np.nanmean(values))]
+            return [crossed_interval(values, self.scores.groups, strata=self.strata).mean]
+
         return self.memo.numbers(f"mean of {seeds} {self.key}", make)[0]
 
     def video_interval(self) -> Estimate:
@@ -187,6 +198,7 @@ class Side:
     seeds: tuple[int, ...]
     values: np.ndarray  # (images, seeds)
     groups: np.ndarray  # (images,) numbered
+    strata: Strata | None
     names: tuple[np.ndarray, ...]  # of the images of each test set
 
     def difference(self, other: Side) -> Estimate:
@@ -196,7 +208,7 @@ class Side:
         if not (shared := sorted(set(self.seeds) & set(other.seeds))):
             return NOTHING
         mine, theirs = (side.values[:, [side.seeds.index(s) for s in shared]] for side in (self, other))
-        return crossed_interval(mine - theirs, self.groups)
+        return crossed_interval(mine - theirs, self.groups, strata=self.strata)
 
 
 def paired(cells: Sequence[Cell]) -> Side:
@@ -204,7 +216,13 @@ def paired(cells: Sequence[Cell]) -> Side:
     seeds = shared_seeds(cells)
     values = np.concatenate([cell.values(seeds) for cell in cells])
     groups, _ = pd.factorize(np.concatenate([cell.scores.groups for cell in cells]))
-    return Side(seeds, values, groups, tuple(cell.scores.names for cell in cells))
+    return Side(
+        seeds,
+        values,
+        groups,
+        Strata.joined([cell.strata for cell in cells]),
+        tuple(cell.scores.names for cell in cells),
+    )
 
 
 def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) -> Estimate:
@@ -222,7 +240,8 @@ def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) ->
         values = np.concatenate([cell.values(shared) for cell in cells])
         if known:
             values = values - np.concatenate([_matching(b, c, shared) for b, c in zip(known, cells, strict=True)])
-        return crossed_interval(values, np.concatenate([cell.scores.groups for cell in cells]))
+        groups = np.concatenate([cell.scores.groups for cell in cells])
+        return crossed_interval(values, groups, strata=Strata.joined([cell.strata for cell in cells]))
 
     return cells[0].memo.estimate(key, make)
 

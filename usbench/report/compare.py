@@ -162,7 +162,7 @@ def _compared(first: Cell, second: Cell) -> Comparison:
 
 def mean_over(cell: Cell, seeds: Sequence[int]) -> Estimate:
     """The mean of the shared seeds."""
-    return crossed_interval(cell.values(seeds), cell.scores.groups)
+    return crossed_interval(cell.values(seeds), cell.scores.groups, strata=cell.strata)
 
 
 def notes(found: Sequence[Comparison]) -> list[str]:

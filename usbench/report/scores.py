@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from usbench.errors import UsbenchError
-from usbench.evaluate.classification import about_balanced
-from usbench.evaluate.statistics import Estimate, crossed_interval, expected_calibration_error
+from usbench.evaluate.classification import balancing
+from usbench.evaluate.statistics import Estimate, Strata, crossed_interval, expected_calibration_error
 from usbench.report.columns import DISTANCES
 from usbench.report.results import Result
 
@@ -27,6 +27,7 @@ class Scores:
     names: np.ndarray
     groups: np.ndarray  # a patient is one group within a test set only, so the set's name stands before it
     values: dict[str, np.ndarray]  # metric → (images, seeds)
+    strata: dict[str, Strata]  # of the metrics whose mean is one of classes: their values are what is right, unweighted
     videos: np.ndarray | None  # an image of no video is a video of its own
     normals: np.ndarray  # (normal images, seeds) their predicted areas
     calibration: float
@@ -54,10 +55,14 @@ def side_by_side(results: Sequence[Result], metrics: Sequence[str]) -> Scores:
         return np.stack(parts, 1)[rows]
 
     values = {metric: stacked(metric, lesions) for metric in dict.fromkeys(metrics)}
+    # Classes weigh alike among all images that count: those of several folds are balanced together.
+    strata = {}
     for metric in values:
         plain = metric.replace(BALANCED, "")
         if BALANCED in metric and plain in first and "label" in first:
-            values[metric] = _balanced(stacked(plain, lesions), first.label.to_numpy()[lesions])
+            values[metric] = stacked(plain, lesions)
+            codes, _ = pd.factorize(first.label.to_numpy()[lesions])
+            strata[metric] = balancing(codes, ~np.isnan(values[metric]).any(axis=1))
     if "pixel_mm" in first:
         millimetres = _numbers(first.pixel_mm)[lesions, None]
         values |= {f"{m}_mm": values[m] * millimetres for m in DISTANCES if m in values}
@@ -66,24 +71,9 @@ def side_by_side(results: Sequence[Result], metrics: Sequence[str]) -> Scores:
         filmed = first.video[lesions]
         videos = np.where(filmed.notna(), "v/" + filmed.astype(str), "i/" + pd.Series(names, filmed.index))
     return Scores(
-        names, groups, values, videos, stacked("area_predicted", ~lesions),
+        names, groups, values, strata, videos, stacked("area_predicted", ~lesions),
         float(np.nanmean(errors)) if (errors := [e for e in map(_calibration, tables) if e == e]) else math.nan, told,
     )  # fmt: skip
-
-
-def _balanced(right: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Classes weigh alike among all images that count: those of several folds are balanced together, not fold by fold.
-
-    Args:
-        right: (images, seeds) 1 and 0; NaN for the frames of a video that do not stand for it.
-        label: (images,) classes, by place or by name.
-    """
-    found = np.full_like(right, np.nan)
-    codes, _ = pd.factorize(label)
-    for seed in range(right.shape[1]):
-        known = ~np.isnan(right[:, seed])
-        found[known, seed] = about_balanced(right[known, seed], codes[known])
-    return found
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
@@ -105,7 +95,11 @@ def _calibration(table: pd.DataFrame) -> float:
 
 def mean_of(scores: Scores, metric: str) -> Estimate:
     """The mean over the images that count."""
-    return crossed_interval(scores.values[metric], scores.groups) if metric in scores.values else NOTHING
+    return (
+        crossed_interval(scores.values[metric], scores.groups, strata=scores.strata.get(metric))
+        if metric in scores.values
+        else NOTHING
+    )
 
 
 def over_videos(scores: Scores, metric: str) -> Estimate:

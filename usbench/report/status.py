@@ -62,8 +62,8 @@ def work_in(store: Store) -> list[Work]:
 def _work(store: Store, said: dict[str, Any]) -> Work:
     titles = said.get("titles") or {}
     stages = {str(stage_id): str(titles.get(stage_id, stage_id)) for stage_id in said["stages"]}
-    done = {stage_id for stage_id in stages if store.has(stage_id)}
-    rest = [stage_id for stage_id in stages if stage_id not in done]
-    working = {stage_id: owner for stage_id in rest if (owner := store.holder(stage_id)) is not None}
-    failed = {stage_id: why for stage_id in rest if stage_id not in working and (why := store.failure(stage_id))}
+    working = {stage_id: owner for stage_id in stages if (owner := store.holder(stage_id)) is not None}
+    rest = [stage_id for stage_id in stages if stage_id not in working]  # of which one may be made a second time
+    done = {stage_id for stage_id in rest if store.has(stage_id)}
+    failed = {stage_id: why for stage_id in rest if stage_id not in done and (why := store.failure(stage_id))}
     return Work(str(said.get("name") or "run"), stages, done, working, failed)
