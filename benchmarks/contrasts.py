@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from usbench.errors import UsbenchError
-from usbench.report.cells import Cell, cells, difference
+from usbench.report.cells import Cell, cells
 from usbench.report.compare import compare
+from usbench.report.differences import difference
 from usbench.report.families import method_of
 from usbench.report.files import write_csv
 from usbench.report.folds import folded

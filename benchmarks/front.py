@@ -20,7 +20,8 @@ from usbench.data.home import find_pack
 from usbench.data.pack import Pack
 from usbench.draws import generator
 from usbench.hooks import registry
-from usbench.report.cells import Cell, pooled
+from usbench.report.cells import Cell
+from usbench.report.differences import pooled
 from usbench.report.figures import ROW, TRUTH, pyplot, save_figure
 from usbench.report.masks import Masks
 from usbench.train.pretrain import Part, build_views

@@ -699,6 +699,19 @@ def test_a_sound_protocol_breaks_nothing() -> None:
     assert broken_of("protocol", Threshold) == {}
 
 
+def test_a_metric_need_not_be_defined_for_an_empty_mask() -> None:
+    def near(self: Any, predicted: np.ndarray, truth: np.ndarray, spacing: float) -> dict[str, float]:
+        both = predicted.any() and truth.any()
+        return {"overlap": float((predicted == truth).mean()) if both else float("nan")}
+
+    def far(*given: Any) -> dict[str, float]:
+        return {"overlap": -near(*given)["overlap"]}
+
+    assert broken_of("protocol", type("Toy", (Threshold,), {"score": near})) == {}
+    broken = broken_of("protocol", type("Toy", (Threshold,), {"score": far}))
+    assert "of a perfect mask is -1, and of one beside it" in broken["scores_what_it_names"]
+
+
 @pytest.mark.parametrize(
     ("changes", "name", "words"),
     [

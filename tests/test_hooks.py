@@ -14,6 +14,7 @@ from usbench import hookimpl
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
 from usbench.hookspecs import HOOK_OF, KINDS
+from usbench.registration import words
 from usbench.source import digest
 
 
@@ -340,6 +341,21 @@ def test_loose_files_share_code_in_files_that_begin_with_an_underscore(
     registry.load_folder(tmp_path)
     assert not registry.broken and [e.name for e in registry.entries("loss")] == ["one", "two"]
     assert importlib.util.find_spec("one") is None, "a loose file is no module for others"
+
+
+def test_two_folders_with_one_shared_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "_same.py").touch()
+    registry = Registry()
+    registry.load_folder(tmp_path / "a")
+    with pytest.raises(UsbenchError, match=r"/a and .*/b both hold _same\.py: rename one"):
+        registry.load_folder(tmp_path / "b")
+
+
+def test_words_that_were_given_as_a_set_stand_in_one_order(bare: Registry) -> None:
+    assert words({"mask", "label", "tag"}) == ("label", "mask", "tag")
 
 
 def test_first_party_plugins_load_and_say_what_they_are(installed: Registry) -> None:

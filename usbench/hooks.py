@@ -20,7 +20,7 @@ import pluggy
 
 from usbench.errors import Refused, UsbenchError, unknown
 from usbench.hookspecs import GROUP, HOOK_OF, KINDS, Hooks
-from usbench.loose import Shared, import_file
+from usbench.loose import Shared, import_file, shared_names
 from usbench.options import cast
 from usbench.registration import check_registration, words
 from usbench.source import digest
@@ -209,6 +209,9 @@ class Registry:
         folder = folder.resolve()
         if folder in self.folders:
             return
+        for other in self.folders:  # both would be imported by the name alone
+            if both := shared_names(folder) & shared_names(other):
+                raise UsbenchError(f"the plugins folders {other} and {folder} both hold {min(both)}: rename one.")
         self.folders.append(folder)
         if Shared(folder) not in sys.meta_path:
             sys.meta_path.append(Shared(folder))

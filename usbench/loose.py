@@ -24,6 +24,11 @@ class Shared:
         return PathFinder.find_spec(name, [str(self.folder)]) if path is None and name.startswith("_") else None
 
 
+def shared_names(folder: Path) -> set[str]:
+    """The files and packages in a folder that its loose files may share."""
+    return {path.name for path in folder.glob("_[!_]*") if path.suffix == ".py" or path.is_dir()}
+
+
 def import_file(file: Path) -> ModuleType:
     """A file as a module, under a name of its own."""
     name = f"usbench_loose_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"

@@ -59,6 +59,8 @@ def check_registration(
 
 def words(value: Any) -> tuple[str, ...]:
     """One word or several, as a tuple."""
+    if isinstance(value, set | frozenset):
+        value = sorted(value)  # in the same order in every process
     return (value,) if isinstance(value, str) else tuple(value)
 
 

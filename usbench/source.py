@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -13,6 +14,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+
+from usbench.errors import RunFailed, UsbenchError
 
 PREFIX = "usbench_"  # of packages that are followed wherever they lie
 LIBRARIES = {"torch", "torchvision", "lightly", "timm", "segmentation_models_pytorch", "monai"}  # wherever they lie
@@ -81,6 +84,17 @@ def _followed(name: str, origin: Path) -> bool:
 def _plugins() -> frozenset[str]:
     """The packages whose entry points make them plugins."""
     return frozenset(point.module.partition(".")[0] for point in entry_points(group="usbench"))
+
+
+@contextlib.contextmanager
+def told(what: str, plugins: Iterable[str]) -> Iterator[None]:
+    """Whatever a stranger's code raises, as a sentence with its file and line."""
+    try:
+        yield
+    except (UsbenchError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise RunFailed(f"{what} failed: {type(error).__name__}: {error}{line_of(error, plugins)}.") from error
 
 
 def line_of(error: BaseException, plugins: Iterable[str]) -> str:

@@ -14,7 +14,8 @@ import pandas as pd
 from rich.console import Console
 
 from usbench.evaluate.statistics import holm
-from usbench.report.cells import Cell, cells, difference, shared_seeds
+from usbench.report.cells import Cell, cells, shared_seeds
+from usbench.report.differences import difference
 from usbench.report.results import results
 from usbench.report.table import plain_table
 from usbench.runs.store import Store

@@ -88,3 +88,15 @@ def test_info_says_who_is_left_without_each_device(
     assert {device: sides["unseen"] for device, sides in facts.items()} == {"old": 12, "new": 28}
     assert all(sum(sides.values()) == 40 for sides in facts.values())
     assert "without    old: train" in usbench("data", "info", "discs").out
+
+
+def test_an_importer_that_cannot_be_made_is_told_with_its_file_and_line(
+    tmp_path: Path, usbench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "clinic.py").write_text(
+        "import usbench\n\n\nclass Clinic(usbench.Dataset):\n    def __init__(self):\n        raise RuntimeError('no')\n\n"
+        "@usbench.hookimpl\ndef usbench_datasets(register):\n    register('clinic', Clinic, summary='ours')\n"
+    )
+    said = usbench("--plugins-dir", tmp_path / "plugins", "data", "import", "clinic", tmp_path)
+    assert said.code == 1 and "data set 'clinic' failed: RuntimeError: no (clinic.py, line 6)" in said.one_sentence()

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import made_up_scores, put
 
 from usbench.errors import UsbenchError
+from usbench.evaluate.classification import balanced
 from usbench.evaluate.statistics import crossed_interval
 from usbench.report.cells import cells
 from usbench.report.compare import compare, find, notes
@@ -34,6 +36,20 @@ def test_the_difference_is_paired_over_the_seeds_that_both_have(store: Store) ->
     assert found.seeds == [1, 2] and len(found.images) == 10
     worst = int(np.abs(apart.mean(axis=1)).argmax())
     assert found.images[0][0] == mine[0].name[lesions].to_list()[worst]
+
+
+def test_of_a_balanced_metric_the_images_and_the_signed_ranks_are_what_is_right(store: Store) -> None:
+    label = np.repeat([0, 1], [90, 10])
+    facts = {"primary": "balanced_accuracy", "metrics": ["balanced_accuracy"]}
+    for loss, wrong in (("mine", []), ("other", [90, 91])):
+        right = np.isin(np.arange(100), wrong, invert=True).astype(float)
+        scores = pd.DataFrame({"name": [f"i{k}" for k in range(100)], "group": np.arange(100), "label": label})
+        scores = scores.assign(accuracy=right, balanced_accuracy=balanced(right, label))
+        for seed in (0, 1):
+            put(store, loss, seed, 0.0, scores=scores, facts=facts)
+    (found,) = pair(store, "mine", "other")
+    assert found.estimate.mean == pytest.approx(0.1) and found.signed_rank == 0.5
+    assert found.images[:2] == [("i90", 1.0, 0.0), ("i91", 1.0, 0.0)] and found.images[2][1:] == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

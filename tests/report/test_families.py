@@ -13,7 +13,8 @@ from made_up import made_up_scores, put
 from PIL import Image
 from scipy.stats import rankdata
 
-from usbench.report.cells import cells, difference
+from usbench.report.cells import cells
+from usbench.report.differences import difference
 from usbench.report.families import families
 from usbench.report.figures import mean_ranks
 from usbench.report.index import Index
@@ -64,6 +65,18 @@ def test_from_one_seed_no_test_is_made(store: Store) -> None:
     (family,) = families(cells(Index([store]).results))
     assert family.enough and all(math.isnan(p) for p in family.pairs.values())
     assert family.bars == [] and "from one seed no test is made" in family.note
+
+
+def test_a_row_of_other_seeds_takes_nobodys_mean_rank(store: Store) -> None:
+    for fraction in (50.0, 100.0):
+        for seed in range(3):
+            for gain, method in enumerate((*METHODS, "none")):
+                put(store, method, seed, 0.01 * gain, arena=f"{fraction}/x", fraction=fraction)
+        put(store, "trial", 7, 0.5, arena=f"{fraction}/x", fraction=fraction)
+    (family,) = families(cells(Index([store]).results))
+    assert family.enough and family.ranks.to_dict() == {"none": 1, "three": 2, "two": 3, "one": 4}
+    family.__dict__["pairs"] = {pair: math.nan if "one" in pair else 0.5 for pair in family.pairs}
+    assert family.bars == [(0, 2)] and "0 of 3 pairs told apart, 3 not tested" in family.note
 
 
 def test_leaky_rows_and_rows_of_other_images_rank_with_nobody_else(store: Store) -> None:

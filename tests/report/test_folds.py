@@ -73,6 +73,7 @@ def test_classes_are_balanced_among_all_folds_and_not_fold_by_fold(store: Store)
     every = np.concatenate(label)
     predicted = np.where(np.concatenate(right) > 0, every, (every + 1) % 3)
     assert cell.interval().mean == pytest.approx(balanced_accuracy_score(every, predicted))
+    assert cell.mean_over((0,)) == cell.interval().mean
 
 
 def test_scores_are_read_once_for_all_tables_and_figures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

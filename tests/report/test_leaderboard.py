@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import itertools
+import json
 import math
 import re
 from dataclasses import replace
@@ -18,11 +19,13 @@ from made_up import made_up_scores, put
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from usbench.api.stored import of_stores
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import METRICS
 from usbench.evaluate.statistics import crossed_interval
-from usbench.report.cells import cells, pooled
+from usbench.report.cells import cells
 from usbench.report.columns import COLUMNS, columns
+from usbench.report.differences import pooled
 from usbench.report.files import csv_text, inert, markdown_text, write_csv
 from usbench.report.index import Index
 from usbench.report.leaderboard import leaderboard, table_of
@@ -480,7 +483,12 @@ def test_a_row_of_other_seeds_has_no_rank_and_takes_nobody_elses(store: Store) -
 
 def test_a_row_stands_beside_the_baseline_of_its_own_suite(store: Store) -> None:
     for suite, gain, fraction in (("a", 0.0, 100.0), ("b", 0.05, 50.0)):
-        put(store, "none", 0, gain, suite=suite, setting=f"none-{suite}", fraction=fraction)
-        put(store, "mine", 0, 0.1, suite=suite, setting=f"mine-{suite}", fraction=fraction)
-    table = table_of(cells(Index([store]).results)).set_index("key")
+        put(store, "none", 0, gain, setting=f"none-{suite}", fraction=fraction)
+        put(store, "mine", 0, 0.1, setting=f"mine-{suite}", fraction=fraction)
+    for suite in ("a", "b"):
+        own = [r.folder.name for r in Index([store]).results if r.row["setting"].endswith(suite)]
+        (store.root / f"suite-{suite}").mkdir()
+        said = {"specs": [], "tests": [(name, {}) for name in own]}
+        (store.root / f"suite-{suite}" / "suite.json").write_text(json.dumps(said))
+    table = of_stores([store.root]).leaderboard.set_index("key")
     assert table.delta_vs_supervised[["mine-a", "mine-b"]].to_list() == pytest.approx([0.1, 0.05])

@@ -132,14 +132,18 @@ def test_a_store_has_results_of_the_same_imagenet_weights_only(
     ("device", "precision", "allowed"), [("cuda", "float32", False), ("cuda", "bf16", True), ("cpu", "float32", True)]
 )
 def test_a_float32_stage_on_a_gpu_rounds_nothing_to_tf32(device: str, precision: str, allowed: bool) -> None:
-    flags = [torch.backends.cudnn, torch.backends.cuda.matmul]
-    before = [flag.allow_tf32 for flag in flags]
+    products = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    before = [product.fp32_precision for product in products]
     try:
-        for flag in flags:
-            flag.allow_tf32 = True
+        for product in products:
+            product.fp32_precision = "tf32"
         with full_float32({"device": device, "precision": precision}):
-            assert [flag.allow_tf32 for flag in flags] == [allowed] * 2
-        assert [flag.allow_tf32 for flag in flags] == [True] * 2
+            assert [product.fp32_precision for product in products] == ["tf32" if allowed else "ieee"] * 3
+        assert [product.fp32_precision for product in products] == ["tf32"] * 3
+        torch.backends.fp32_precision = "tf32"  # after which the older flags cannot be read
+        with full_float32({"device": device, "precision": precision}):
+            pass
     finally:
-        for flag, was in zip(flags, before, strict=True):
-            flag.allow_tf32 = was
+        torch.backends.fp32_precision = "none"
+        for product, was in zip(products, before, strict=True):
+            product.fp32_precision = was

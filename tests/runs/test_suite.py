@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 from usbench.hooks import Registry
 from usbench.report import suite as suites
 from usbench.report.upkeep import Upkeep
-from usbench.runs.stage import unique
+from usbench.runs.agenda import missing
+from usbench.runs.records import RECORD, WEIGHTS, write_json
+from usbench.runs.stage import Plan, Stage, unique
 from usbench.runs.store import Store
-from usbench.runs.suite import plan_suite
+from usbench.runs.suite import do_suite, plan_suite
 from usbench.suites import read_suite
 
 File = Callable[[str], Path]
@@ -238,3 +241,25 @@ def test_many_runs_want_a_yes(
     monkeypatch.setattr("usbench.api.suites.MANY", 1)
     refused = usbench("suite", "run", suite_file(TWO), "--out", tmp_path / "o")
     assert refused.code == 2 and "2 runs, more than 1: start them with --yes" in refused.one_sentence()
+
+
+def test_what_was_chosen_of_a_published_store_is_trained_again_where_a_test_is_added(
+    installed: Registry, suite_file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_suite(installed, read_suite(suite_file(CHOICE)), lambda *_: None, skip_missing=False)
+    store = Store(tmp_path / "runs").open()
+    write_json(store.root / "store.json", {"schema": 1, "left_out": [".safetensors"]})
+    for stage in plan.trainings:
+        store.folder(stage.id).mkdir()
+        write_json(store.folder(stage.id) / RECORD, {"facts": {"dice_inner": 0.5}, "files": {WEIGHTS: ""}})
+    passes: list[list[Stage]] = []
+
+    def do(some: Plan, *given: Any, **options: Any) -> int:
+        passes.append(missing(some.stages, store))
+        return 0
+
+    monkeypatch.setattr("usbench.runs.suite.run_plan", do)
+    tests, _ = do_suite(plan, store, installed, SimpleNamespace())
+    assert not passes[0]
+    assert {stage.id for stage in tests} < {stage.id for stage in passes[1]}
+    assert {need for stage in tests for need in stage.needs} <= {stage.id for stage in passes[1]}

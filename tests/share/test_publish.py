@@ -91,6 +91,10 @@ def test_a_published_folder_is_read_as_a_store_is_beside_ones_own(
     alike = together.query("backbone == 'unet-tiny' and test_data == 'discs' and label_fraction == 100")
     said = usbench("compare", *alike.key[:2], "--in", published)
     assert said.code == 0 and "Images that differ most" in said.out
+    every = load(published).cells
+    assert len(every[0].results[0].scores()), "what was unpacked is there as long as anybody may read it"
+    said = usbench("verify", published)
+    assert said.code == 0 and "rows looked at" in said.out
 
 
 def test_what_is_added_to_an_unpacked_archive_trains_only_what_it_needs_the_weights_of(

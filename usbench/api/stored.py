@@ -21,6 +21,7 @@ from usbench.report.families import families, method_of
 from usbench.report.files import one_line
 from usbench.report.folds import pooled_folds
 from usbench.report.index import Index
+from usbench.report.kept import together
 from usbench.report.nearest import runs_meant
 from usbench.report.shown import Part, Shown, words
 from usbench.report.summary import read_summary
@@ -68,7 +69,7 @@ def of_stores(folders: Sequence[Path]) -> Result:
         raise UsbenchError("no store is named: give the --out folder of a run, for example 'usbench leaderboard runs'.")
     stores = [opened(folder) for folder in dict.fromkeys(folders)]
     index = Index(stores)
-    every = cells(index.results, index.memo)
+    every = cells(index.results, index.memo, [tests for store in stores for tests in together(store.root)])
     if not every:
         broken = f" ({len(index.broken)} half-written)" if index.broken else ""
         raise UsbenchError(
@@ -97,14 +98,14 @@ def compare(first: Any, second: Any, *, stores: PathLike | Sequence[PathLike] = 
     every = cells(Index(held).results)
     every += pooled_folds(every)
     mine, theirs = (pairs.find(name, every, held) for name in names)
-    return Compared(pairs.compare(mine, theirs), held)
+    return Compared(pairs.compare(mine, theirs))
 
 
 class Compared(Shown):
     """Two rows side by side: `table` has a line a test set, `images` those that differ most, `notes` what to know."""
 
-    def __init__(self, found: list[Comparison], stores: Sequence[Store] = ()) -> None:
-        self._found, self._stores = found, stores  # what was unpacked stays as long as its store does
+    def __init__(self, found: list[Comparison]) -> None:
+        self._found = found
         self.notes = [one_line(note) for note in pairs.notes(found)]
 
     @functools.cached_property

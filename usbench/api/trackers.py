@@ -19,7 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from usbench.errors import UsbenchError, texts_of, unknown
-from usbench.report.cells import Cell, difference
+from usbench.report.cells import Cell
+from usbench.report.differences import difference
 from usbench.report.files import one_line
 from usbench.runs.stage import Stage
 from usbench.train.schedule import Schedule

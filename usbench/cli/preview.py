@@ -50,16 +50,19 @@ def preview(aug: str | None, shifts: str | None, data_name: str, size: int, seed
 
     from usbench.data.feed import Feed
     from usbench.draws import generator
+    from usbench.source import told
     from usbench.train.pretrain import Part, build_views
     from usbench.views import DEVIATION, MEAN
 
     parts = tuple(Part(entry, options_of(entry, choice)) for entry, choice in zip(entries, choices, strict=True))
-    views = build_views(parts, size, (7, 0))
+    blamed = f"augmentation '{aug}'", [entry.where for entry in entries]
+    with told(*blamed):
+        views = build_views(parts, size, (7, 0))
     rows = np.unique(np.linspace(0, pack.count - 1, 5).astype(np.int64))
     feed = Feed([(pack, rows)], size, torch.device("cpu"), sectors=views.wants_sector)
-    drawn = views.draw(generator(seed, "preview"), feed.boxes, feed.device)
     planes = [None if plane is None else feed.take(plane, np.arange(len(rows))) for plane in (feed.images, feed.sector)]
-    made, _, _ = views(*planes, drawn)
+    with told(*blamed):
+        made, _, _ = views(*planes, views.draw(generator(seed, "preview"), feed.boxes, feed.device))
     tiles = []
     for row, index in enumerate(rows):
         tiles.append((pack.images[index], str(pack.table.name[index])))

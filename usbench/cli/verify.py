@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 def verify(place: Path | None, folder: Path | None, rerun: str | None, every: bool) -> None:
     """Make everything again that can be made again: keys, digests, scores from masks, tables from scores.
 
-    DIR is a store; CSV is a leaderboard, whose rows and trainings are checked in the store they come from, or in what
-    was published beside it. Neither is ever written to: what --rerun trains lies in a temporary folder.
+    DIR is a store or a published result; CSV is a leaderboard, whose rows and trainings are checked in the store they
+    come from, or in what was published beside it. Neither is ever written to: what --rerun trains lies in a temporary
+    folder.
     """
+    from usbench.share.publish import TABLES, is_published
+
     if place is None and rerun is not None and Path(rerun).exists():
         place, rerun = Path(rerun), "1"  # `verify --rerun DIR`: what follows the option is what it stands before
     if place is None:
         raise click.UsageError("Missing argument 'DIR|CSV'.")
+    if is_published(place):
+        place /= TABLES[0]
     with _store_of(place, folder) as store:
         _verify(store, place, "all" if every else rerun)
 

@@ -9,6 +9,8 @@ from usbench.data.pack import Pack
 from usbench.data.place import data_home
 from usbench.whole import written
 
+_here: set[str] = set()  # what this process has seen to be whole
+
 
 def check_once(pack: Pack) -> None:
     """Refuse a pack that was changed after it was written, since keys are made of its digest."""
@@ -16,11 +18,14 @@ def check_once(pack: Pack) -> None:
     state = path.stat()
     seen = f"{path}\n{state.st_size} {state.st_mtime_ns} {state.st_ino} {pack.digest}\n"
     note = data_home() / "checked" / hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    if seen in _here:
+        return
     with suppress(OSError, ValueError):
         if note.read_text("utf-8") == seen:
             return
     pack.check()
-    with suppress(OSError, ValueError):  # where nothing can be kept it is read again next time
+    _here.add(seen)
+    with suppress(OSError, ValueError):  # where nothing can be kept the next process reads it again
         note.parent.mkdir(parents=True, exist_ok=True)
         with written(note) as temporary:
             temporary.write_text(seen, "utf-8")

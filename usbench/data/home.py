@@ -14,7 +14,7 @@ from usbench.data.sector import with_sector
 from usbench.errors import RunFailed, UsbenchError, about
 from usbench.hooks import Entry, Registry, registry
 from usbench.items import Dataset
-from usbench.source import line_of
+from usbench.source import line_of, told
 from usbench.spec import Choice, key_of
 
 Progress = Callable[[str, int, int | None], None]  # what, done, of
@@ -50,7 +50,8 @@ def short_name(entry: Entry, choice: Choice) -> str:
 
 def build_dataset(entry: Entry, choice: Choice) -> Dataset:
     """The data set of a chosen plugin, with its options."""
-    dataset = entry.build(**options_of(entry, choice))
+    with told(f"data set '{entry.name}'", [entry.where]):
+        dataset = entry.build(**options_of(entry, choice))
     if not isinstance(dataset, Dataset):
         raise UsbenchError(
             f"data set '{entry.name}' built a {type(dataset).__name__}: it must build a usbench.Dataset."

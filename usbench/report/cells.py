@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import METRICS
@@ -71,6 +70,11 @@ class Cell:
     def seeds(self) -> tuple[int, ...]:
         """Its seeds, in order."""
         return tuple(int(r.row["seed"]) for r in self.results)
+
+    @property
+    def tests(self) -> frozenset[str]:
+        """The stages that it stands on."""
+        return frozenset(result.folder.name for result in self.results)
 
     @property
     def labels(self) -> str:
@@ -150,8 +154,11 @@ def usual_seeds(some: Sequence[Cell]) -> tuple[int, ...]:
     return shared if count * 2 <= len(some) or len(shared) == len(most) else most
 
 
-def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
-    """Results of one setting together, each seed once, in the order of a table; each knows its baseline."""
+def cells(found: Sequence[Result], memo: Memo | None = None, together: Iterable[frozenset[str]] = ()) -> list[Cell]:
+    """Results of one setting together, each seed once, in the order of a table; each knows its baseline.
+
+    Suites may have chosen other settings for a baseline: a row's is one that was tested `together` with it.
+    """
     by_setting: dict[str, dict[int, Result]] = {}
     for result in found:
         seeds = by_setting.setdefault(result.row["setting"], {})
@@ -168,12 +175,13 @@ def cells(found: Sequence[Result], memo: Memo | None = None) -> list[Cell]:
     for cell in made:
         if cell.row["baseline"] == "plain":
             bases.setdefault(cell.row["arena"], []).append(cell)
+    known = list(together)
     for cell in made:
-        some = bases.get(cell.row["arena"], [])
-        # Suites may have chosen other settings for the same baseline: a row's is the one of its own suite.
-        own = [base for base in some if base.row.get("suite") == cell.row.get("suite")]
-        base = next(iter(own or some), None)
-        cell.base = None if base is cell or cell in some else base
+        some = [] if cell.row["baseline"] == "plain" else bases.get(cell.row["arena"], [])
+        if len(some) > 1:
+            beside = set().union(*(tests for tests in known if tests & cell.tests))
+            some = [base for base in some if base.tests & beside] or some
+        cell.base = next(iter(some), None)
     return made
 
 
@@ -184,72 +192,3 @@ def order(cell: Cell) -> tuple[Any, ...]:
     asked = [str(row.get(name, "")) for name in ("train_data", "shift", "test_data")]
     method = [str(row.get(name, "")) for name in ("backbone", "init")]
     return (*asked, row["label_fraction"], *method, rank, row["loss"], str(row.get("aug", "")), row["setting"])
-
-
-def difference(cell: Cell, base: Cell | None) -> Estimate:
-    """The paired difference of the primary metric, with its interval; NaN where there is nothing to compare with."""
-    return pooled([cell], [base])
-
-
-@dataclass(frozen=True)
-class Side:
-    """The primary metric of a method over the images of several test sets, put together once for many differences."""
-
-    seeds: tuple[int, ...]
-    values: np.ndarray  # (images, seeds)
-    groups: np.ndarray  # (images,) numbered
-    strata: Strata | None
-    names: tuple[np.ndarray, ...]  # of the images of each test set
-
-    def difference(self, other: Side) -> Estimate:
-        """Image by image, over the seeds that both have."""
-        if not all(map(np.array_equal, self.names, other.names)):
-            raise UsbenchError("rows of one arena list other images: 'usbench verify' names them.")
-        if not (shared := sorted(set(self.seeds) & set(other.seeds))):
-            return NOTHING
-        mine, theirs = (side.values[:, [side.seeds.index(s) for s in shared]] for side in (self, other))
-        return crossed_interval(mine - theirs, self.groups, strata=self.strata)
-
-
-def paired(cells: Sequence[Cell]) -> Side:
-    """The rows of a method, over the seeds that all of them have."""
-    seeds = shared_seeds(cells)
-    values = np.concatenate([cell.values(seeds) for cell in cells])
-    groups, _ = pd.factorize(np.concatenate([cell.scores.groups for cell in cells]))
-    return Side(
-        seeds,
-        values,
-        groups,
-        Strata.joined([cell.strata for cell in cells]),
-        tuple(cell.scores.names for cell in cells),
-    )
-
-
-def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) -> Estimate:
-    """The primary metric, or its paired difference to the bases, over the images of several test sets.
-
-    Only seeds that all of them have count; NaN where there is none, or a base is missing.
-    """
-    known = [base for base in bases or () if base is not None]
-    shared = shared_seeds((*cells, *known))
-    if not shared or (bases is not None and len(known) < len(cells)):
-        return NOTHING
-    key = " ".join(["pooled", *(c.key for c in cells), "less", *(c.key for c in known)])
-
-    def make() -> Estimate:
-        values = np.concatenate([cell.values(shared) for cell in cells])
-        if known:
-            values = values - np.concatenate([_matching(b, c, shared) for b, c in zip(known, cells, strict=True)])
-        groups = np.concatenate([cell.scores.groups for cell in cells])
-        return crossed_interval(values, groups, strata=Strata.joined([cell.strata for cell in cells]))
-
-    return cells[0].memo.estimate(key, make)
-
-
-def _matching(base: Cell, cell: Cell, seeds: Sequence[int]) -> np.ndarray:
-    if not np.array_equal(base.scores.names, cell.scores.names):
-        raise UsbenchError(
-            f"{base.results[0].folder.name} and {cell.results[0].folder.name} list other images though they stand in "
-            "one arena: delete both folders, run again."
-        )
-    return base.values(seeds)

@@ -48,7 +48,7 @@ OTHER = {
     "drop_from_in": "mean in-distribution score of the same networks less this one's; empty in distribution",
     "p_holm": "Holm-adjusted p of delta_vs_supervised over the table; corruptions, rows of all folds and best-on-test "
     "rows are families of their own; empty with one seed",
-    "rank": "rank of the mean score, over the seeds that all have, among rows of one arena, shift and pretraining "
+    "rank": "rank of the mean score, over the seeds that most have, among rows of one arena, shift and pretraining "
     "budget whose pretraining saw the same labels; baselines are exempt from the budget; 1 is best",
     "mean_rank": "mean rank over the trainings (data, fraction) that comparable methods share, by the mean of their "
     "scores on the test sets; no corruption",

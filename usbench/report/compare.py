@@ -12,7 +12,8 @@ import numpy as np
 
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.evaluate.statistics import Estimate, crossed_interval, signed_rank
-from usbench.report.cells import Cell, difference
+from usbench.report.cells import Cell
+from usbench.report.differences import difference
 from usbench.report.nearest import runs_meant
 from usbench.report.summary import read_summary
 from usbench.runs.store import Store

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from usbench.evaluate.statistics import holm, mean_ranks
-from usbench.report.cells import Cell, paired, shared_seeds
+from usbench.report.cells import Cell, usual_seeds
+from usbench.report.differences import paired
 from usbench.report.folds import WITHOUT, folded
 
 Shared = tuple[str, ...]
@@ -76,12 +77,10 @@ class Family:
         """The longest stretches of `ranks`, by first and last place, in which no two methods are told apart."""
         names = list(map(str, self.ranks.index))
         found: list[tuple[int, int]] = []
-        if all(math.isnan(p) for p in self.pairs.values()):
-            return found
         for first in range(len(names)):
             last = first
-            while last + 1 < len(names) and not any(
-                self.pairs[other, names[last + 1]] < SURE for other in names[first : last + 1]
+            while last + 1 < len(names) and all(
+                self.pairs[other, names[last + 1]] >= SURE for other in names[first : last + 1]
             ):
                 last += 1
             if last > first and (not found or last > found[-1][1]):
@@ -92,10 +91,12 @@ class Family:
     def note(self) -> str:
         """What the bars say."""
         over = f"{self.complete.shape[1]} training sets"
-        if all(math.isnan(p) for p in self.pairs.values()):
+        tested = [p for p in self.pairs.values() if not math.isnan(p)]
+        if not tested:
             return f"{over}; from one seed no test is made"
-        apart = sum(p < SURE for p in self.pairs.values())
-        return f"{over}; {apart} of {len(self.pairs)} pairs told apart (paired differences, Holm-adjusted p < {SURE:g})"
+        untold = f", {len(self.pairs) - len(tested)} not tested" if len(tested) < len(self.pairs) else ""
+        apart = f"{sum(p < SURE for p in tested)} of {len(tested)} pairs told apart{untold}"
+        return f"{over}; {apart} (paired differences, Holm-adjusted p < {SURE:g})"
 
 
 def families(some: Sequence[Cell]) -> list[Family]:
@@ -105,7 +106,7 @@ def families(some: Sequence[Cell]) -> list[Family]:
     are one. Corrupted copies
     of a test set are no conditions: forty of them would outvote everything else. Rows with leaks that were let pass
     rank apart. A method that stands twice under one condition is left out, since nobody could say which of the two is
-    meant. Under each condition the seeds count that all methods have.
+    meant, and so is one without the seeds that most methods have under a condition: these are what counts there.
     """
     every = folded(some)
     # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is. What was
@@ -167,7 +168,10 @@ def _family(members: Sequence[Cell]) -> Family:
     for held in clear.values():
         for condition, cells in held.items():
             held_by.setdefault(condition, []).extend(cells)
-    seeds = {condition: shared_seeds(cells) for condition, cells in held_by.items()}
+    seeds = {condition: usual_seeds(cells) for condition, cells in held_by.items()}
+    clear = {
+        m: held for m, held in clear.items() if all(set(seeds[c]) <= set(cells[0].seeds) for c, cells in held.items())
+    }
     scores = pd.DataFrame(
         {
             m: {c: cells[0].mean_over(seeds[c]) if seeds[c] else math.nan for c, cells in held.items()}

@@ -11,7 +11,8 @@ import pandas as pd
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.report.cells import Cell, pooled
+from usbench.report.cells import Cell
+from usbench.report.differences import pooled
 from usbench.report.families import Family
 from usbench.report.files import one_line
 from usbench.report.masks import Masks

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from usbench.report.cells import Cell, difference
+from usbench.report.cells import Cell
+from usbench.report.differences import difference
 from usbench.report.families import method_of
 from usbench.report.figures import plain_text, pyplot, save_figure
 from usbench.report.folds import folded

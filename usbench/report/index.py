@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from usbench.evaluate import classification, segmentation, statistics
-from usbench.report import cells, columns, folds, results, scores
+from usbench.report import cells, columns, differences, folds, results, scores
 from usbench.report.cells import Memo
 from usbench.report.results import SCORES, Result, evaluations, whole
 from usbench.runs.store import Store
@@ -31,7 +31,7 @@ LENGTHS = (1, 4, 7)  # of a mean, of an interval and of the counts
 def made_by() -> str:
     """A digest of the code that reads records and makes numbers."""
     digest = hashlib.sha256()
-    for module in (classification, segmentation, statistics, cells, columns, folds, results, scores):
+    for module in (classification, segmentation, statistics, cells, columns, differences, folds, results, scores):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 

@@ -40,6 +40,11 @@ def runs(root: Path) -> Iterator[Kept]:
             yield Kept(path.parent, [dict(run["spec"])], stages, str(run.get("key", "")), packs)
 
 
+def together(root: Path) -> list[frozenset[str]]:
+    """The tests of each run and of each suite of a store."""
+    return [kept.tests for kept in (*suites(root), *runs(root))]
+
+
 def suites(root: Path) -> Iterator[Kept]:
     """The suites of a store."""
     for path in sorted(root.glob(f"*/{SUITE}")):

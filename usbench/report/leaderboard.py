@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from usbench.evaluate.statistics import Estimate, holm
-from usbench.report.cells import Cell, cells, difference
+from usbench.report.cells import Cell, cells
 from usbench.report.columns import COLUMNS, DISTANCES, columns
+from usbench.report.differences import difference
 from usbench.report.families import mean_rank_of
 from usbench.report.folds import pooled_folds
 from usbench.report.ranks import Block, rank_blocks

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from usbench.evaluate.statistics import Estimate
 from usbench.report import chart
-from usbench.report.cells import Cell, pooled
+from usbench.report.cells import Cell
 from usbench.report.chart import Line, Point, axis, panel
+from usbench.report.differences import pooled
 from usbench.report.files import visible
 from usbench.report.page_lines import Method, holder_of
 from usbench.report.robustness import lines_of, shared_severities

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from rich.markup import escape
 from rich.table import Table
 
-from usbench.report.cells import Cell, pooled
+from usbench.report.cells import Cell
+from usbench.report.differences import pooled
 from usbench.report.table import by_fraction, interval, plain_table, title_of
 
 

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from usbench.evaluate.statistics import Estimate
-from usbench.report.cells import Cell, pooled
+from usbench.report.cells import Cell
+from usbench.report.differences import pooled
 from usbench.report.files import one_line
 from usbench.report.folds import FOLDS, folded
 

@@ -104,8 +104,13 @@ class Planner:
     def _base(self, kind: str, seed: int) -> dict[str, Any]:
         return {
             "kind": kind, "revision": REVISION[kind], "backbone": self._identity(self.backbone),
-            "init": self.init, "size": self.spec.size, "seed": seed, **self.compute,
+            "init": self.init, "size": self.spec.size, "seed": seed, **self.compute, **self._products(),
         }  # fmt: skip
+
+    def _products(self) -> dict[str, Any]:
+        """Float32 on a GPU is float32, and was TF32 where torch rounds to it."""
+        full = (self.compute["device"], self.compute["precision"]) == ("cuda", "float32")
+        return {"products": "ieee"} if full else {}
 
     def _row(self, part: Part) -> dict[str, Any]:
         entry, _, text = part

@@ -39,16 +39,18 @@ def full_float32(identity: dict[str, Any]) -> Iterator[None]:
     """Let no product of a float32 stage on a GPU be rounded to TF32; what the caller allowed comes back."""
     import torch
 
-    flags: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
-    before = [flag.allow_tf32 for flag in flags]
-    wanted = (identity["device"], identity["precision"]) == ("cuda", "float32")
-    for flag, allowed in zip(flags, before, strict=True):
-        flag.allow_tf32 = allowed and not wanted
+    kinds: Any = torch.backends
+    products = [kinds.cuda.matmul, kinds.cudnn.conv, kinds.cudnn.rnn]
+    if (identity["device"], identity["precision"]) != ("cuda", "float32"):
+        products = []
+    before = [product.fp32_precision for product in products]
+    for product in products:
+        product.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for flag, allowed in zip(flags, before, strict=True):
-            flag.allow_tf32 = allowed
+        for product, allowed in zip(products, before, strict=True):
+            product.fp32_precision = allowed
 
 
 class Stages:

@@ -98,6 +98,10 @@ class SuitePlan:
         plain = [stage for run in self.runs if len(run.plans) == 1 for stage in run.chosen(store)]
         return unique([*self.trainings, *plain])
 
+    def chosen_last(self, store: Store) -> list[Stage]:
+        """Every test of what was chosen, and the trainings that are there: the weights of one may be wanted again."""
+        return unique([*(stage for stage in self.trainings if store.has(stage.id)), *self.tests(store)])
+
     @property
     def asked(self) -> int:
         """How many stages the runs would take if nothing were shared."""
@@ -166,7 +170,7 @@ def _do_suite(
     failed: dict[str, tuple[Stage, str]] = {}
     left_out: dict[str, Stage] = {}
     computed, bad_input = 0, True
-    for stages in (plan.without_choice, plan.tests):
+    for stages in (plan.without_choice, plan.chosen_last):
         some = plan.as_plan(stages(store))
         try:
             computed += run_plan(

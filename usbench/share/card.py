@@ -10,8 +10,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, registry
-from usbench.report.cells import Cell, difference
+from usbench.report.cells import Cell
 from usbench.report.citation import bibtex
+from usbench.report.differences import difference
 from usbench.report.files import one_line, plain
 from usbench.share.choose import Trained
 from usbench.share.config import ENCODER, GRAPH, NETWORK, Config

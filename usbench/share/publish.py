@@ -5,13 +5,14 @@ The zip unpacks into a store that has no weights, no masks and no place of this 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import lzma
 import re
 import shutil
 import tempfile
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ TABLES = ("leaderboard.csv", "confusion.csv", "trainings.csv")
 KINDS = ("run.json", "suite.json")  # says what folder it is
 MEMBER = re.compile(r"store\.json|(stages/)?[\w.-]+/[\w.-]+", re.ASCII)
 MOST = 2 << 30  # bytes, unpacked
+_until_the_end = contextlib.ExitStack()  # what was unpacked for this process
+atexit.register(_until_the_end.close)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member
 
 
@@ -119,14 +122,21 @@ def unpacked(archive: Path) -> Iterator[Store]:
 
 
 def opened(folder: Path) -> Store:
-    """The store in a folder; of a published result what its archive unpacks into, for as long as the store is held."""
-    archive = folder / ARCHIVE
-    if (folder / "store.json").exists() or not archive.is_file():
+    """The store in a folder; of a published result what its archive unpacks into, once, until this process ends."""
+    if not is_published(folder):
         return Store(folder).check_schema()
-    with contextlib.ExitStack() as stack:
-        store = stack.enter_context(unpacked(archive))
-        weakref.finalize(store, stack.pop_all().close)
-    return store
+    state = (folder / ARCHIVE).stat()
+    return _opened((folder / ARCHIVE).resolve(), state.st_size, state.st_mtime_ns)
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a published result, and is no store itself."""
+    return (folder / ARCHIVE).is_file() and not (folder / "store.json").exists()
+
+
+@functools.cache
+def _opened(archive: Path, *state: int) -> Store:
+    return _until_the_end.enter_context(unpacked(archive))
 
 
 def _member(name: str) -> zipfile.ZipInfo:
