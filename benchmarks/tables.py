@@ -65,9 +65,9 @@ def _cell(rows: pd.DataFrame) -> str:
     if rows.empty:
         return " | "
     (row,) = rows.to_dict("records")
-    low, high = (row[f"delta_vs_supervised_{end}"] for end in ("low", "high"))
-    difference = "" if pd.isna(low) else f"{row['delta_vs_supervised']:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return f"{row['score_mean']:.3f} | {difference}"
+    delta, low, high = (row[f"delta_vs_supervised{end}"] for end in ("", "_low", "_high"))
+    interval = "" if pd.isna(low) else f" [{low:+.3f}, {high:+.3f}]"
+    return f"{row['score_mean']:.3f} | " + ("" if pd.isna(delta) else f"{delta:+.3f}{interval}")
 
 
 def main() -> None:

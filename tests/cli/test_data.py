@@ -91,12 +91,12 @@ def test_info_says_who_is_left_without_each_device(
 
 
 def test_an_importer_that_cannot_be_made_is_told_with_its_file_and_line(
-    tmp_path: Path, usbench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, usbench: Callable[..., Any]
 ) -> None:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "clinic.py").write_text(
-        "import usbench\n\n\nclass Clinic(usbench.Dataset):\n    def __init__(self):\n        raise RuntimeError('no')\n\n"
+        "import usbench\n\nclass Clinic(usbench.Dataset):\n    def __init__(self):\n        raise RuntimeError('no')\n"
         "@usbench.hookimpl\ndef usbench_datasets(register):\n    register('clinic', Clinic, summary='ours')\n"
     )
     said = usbench("--plugins-dir", tmp_path / "plugins", "data", "import", "clinic", tmp_path)
-    assert said.code == 1 and "data set 'clinic' failed: RuntimeError: no (clinic.py, line 6)" in said.one_sentence()
+    assert said.code == 1 and "data set 'clinic' failed: RuntimeError: no (clinic.py, line 5)" in said.one_sentence()
