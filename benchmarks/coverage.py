@@ -3,24 +3,26 @@
     OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 1000
 
 A table has lesion images of patients, one to three each, scored by three seeds; in some, every tenth patient has
-twenty times as many, as videos do. Patients differ, images differ, and the
-seeds move all scores of a run together (`seed`). The truth is known, so it can be counted how often a 95 % interval
-holds it. The second half draws two methods that are the same, three seeds against three, many rows a table, and counts
-how many are called better or worse at 0.05, each row by itself and after Holm.
+twenty times as many, as videos do. Patients differ, images differ, and the seeds move all scores of a run together
+(`seed`). The truth is known, so it can be counted how often a 95 % interval holds it; the same of a balanced accuracy
+whose classes have few images. The second half draws two methods that are the same, three seeds against three, many rows
+a table, and counts how many are called better or worse at 0.05, each row by itself and after Holm.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from usbench.evaluate.classification import balancing
 from usbench.evaluate.statistics import crossed_interval, holm
 
 PATIENTS, DEVIATIONS, SEEDS, ROWS = (60, 375), (0.0, 0.01, 0.03), 3, 4
 UNEVEN, MANY = (30, 100), 20
+CLASSES = ((100, 100), (90, 10), (60, 40, 8))  # images of each
 TRUTH = 0.7
 
 
@@ -55,6 +57,18 @@ def coverage(
     return held / repeats
 
 
+def coverage_of_classes(sizes: Sequence[int], repeats: int, seed: int = 0) -> float:
+    """The share of 95 % intervals of a balanced accuracy that hold it, of a patient an image and one seed."""
+    rng = np.random.default_rng([seed, *sizes])
+    label = np.repeat(np.arange(len(sizes)), sizes)
+    classes, held = balancing(label, np.ones(len(label), bool)), 0
+    for _ in range(repeats):
+        right = (rng.random((len(label), 1)) < TRUTH).astype(float)
+        found = crossed_interval(right, np.arange(len(label)), strata=classes)
+        held += found.low <= TRUTH <= found.high
+    return held / repeats
+
+
 def equal_methods(tables: int, seed: int = 0) -> tuple[float, float]:
     """The share of rows called different from a baseline that is the same method, before and after Holm."""
     rng = np.random.default_rng([seed, 1])
@@ -78,6 +92,9 @@ def lines(repeats: int, tables: int) -> Iterator[str]:
     for patients, seeds in itertools.product(UNEVEN, (1, SEEDS)):
         share = coverage(patients, 0.01 if seeds > 1 else 0.0, repeats, uneven=True, seeds=seeds)
         yield f"{patients:4d} uneven patients, {seeds} seeds: {share:.1%} of {repeats} intervals hold"
+    for sizes in CLASSES:
+        share = coverage_of_classes(sizes, repeats)
+        yield f"{' + '.join(map(str, sizes))} images of classes: {share:.1%} of {repeats} intervals hold"
     called, adjusted = equal_methods(tables)
     yield f"{tables} tables of equal methods: {called:.1%} of rows called different; after Holm, any in {adjusted:.1%}"
 

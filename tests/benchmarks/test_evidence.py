@@ -59,6 +59,11 @@ def test_intervals_hold_as_often_where_some_patients_have_many_times_the_images(
     assert script("coverage.py").coverage(patients, 0.0, 400, uneven=True, seeds=seeds) >= 0.92
 
 
+@pytest.mark.parametrize(("sizes", "least"), [((100, 100), 0.93), ((90, 10), 0.9), ((60, 40, 8), 0.88)])
+def test_intervals_over_classes_hold_nearly_as_often(sizes: tuple[int, ...], least: float) -> None:
+    assert script("coverage.py").coverage_of_classes(sizes, 400) >= least
+
+
 def test_equal_methods_are_rarely_called_different() -> None:
     called, adjusted = script("coverage.py").equal_methods(200)
     assert called <= 0.07 and adjusted <= 0.07
