@@ -79,6 +79,17 @@ def test_a_row_of_other_seeds_takes_nobodys_mean_rank(store: Store) -> None:
     assert family.bars == [(0, 2)] and "0 of 3 pairs told apart, 3 not tested" in family.note
 
 
+def test_networks_that_were_pretrained_on_a_test_set_take_nobodys_condition(store: Store) -> None:
+    means = fill(store)
+    for fraction in (50.0, 100.0):
+        for tested, shift in (("x", "in"), ("y", "out-transductive")):
+            shared = {"fraction": fraction, "test_data": tested, "shift": shift, "pretrain_data": "x+y"}
+            put(store, "seer", 0, 0.5, arena=f"{fraction}/{tested}", **shared)
+    drawn = [family for family in families(cells(Index([store]).results)) if family.enough]
+    assert [set(family.scores.index) for family in drawn] == [{*METHODS, "none"}]
+    assert drawn[0].scores.shape == (4, 4) and drawn[0].ranks["one"] == rankdata(-means, axis=0).mean(axis=1)[0]
+
+
 def test_leaky_rows_and_rows_of_other_images_rank_with_nobody_else(store: Store) -> None:
     fill(store)
     before = table_of(cells(Index([store]).results)).set_index("key").mean_rank

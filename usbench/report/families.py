@@ -16,6 +16,7 @@ from usbench.evaluate.statistics import holm, mean_ranks
 from usbench.report.cells import Cell, usual_seeds
 from usbench.report.differences import paired
 from usbench.report.folds import WITHOUT, folded
+from usbench.runs.sources import TRANSDUCTIVE
 
 Shared = tuple[str, ...]
 LEAST_METHODS, LEAST_TRAININGS = 3, 2  # of a figure of mean ranks
@@ -103,10 +104,10 @@ def families(some: Sequence[Cell]) -> list[Family]:
     """Methods with one network, start, recipe, pretraining budget and kind of labels; baselines join each of them.
 
     A condition is an arena, that is training images, label fraction and test images, with its shift; the folds of a set
-    are one. Corrupted copies
-    of a test set are no conditions: forty of them would outvote everything else. Rows with leaks that were let pass
-    rank apart. A method that stands twice under one condition is left out, since nobody could say which of the two is
-    meant, and so is one without the seeds that most methods have under a condition: these are what counts there.
+    are one. Corrupted copies of a test set are no conditions: forty of them would outvote everything else. Rows with
+    leaks that were let pass rank apart, and so do networks whose pretraining saw the images of a test set. A method
+    that stands twice under one condition is left out, since nobody could say which of the two is meant, and so is one
+    without the seeds that most methods have under a condition: these are what counts there.
     """
     every = folded(some)
     # `none-long` is fine-tuned for longer by declaration, so the others of its arena say what the recipe is. What was
@@ -115,7 +116,8 @@ def families(some: Sequence[Cell]) -> list[Family]:
         c.row["arena"]: str(c.row.get("chosen") or "").rpartition("(")[2] or c.results[0].recipe
         for c in every if c.row["baseline"] != "long"
     }  # fmt: skip
-    rows: dict[tuple[Shared, str, tuple[int, ...]], list[Cell]] = {}
+    seen = {result.finetuned for cell in every if cell.row["shift"] == TRANSDUCTIVE for result in cell.results}
+    rows: dict[tuple[Shared, str, bool, tuple[int, ...]], list[Cell]] = {}
     baselines: dict[Shared, list[Cell]] = {}
     for cell in every:
         if cell.corrupted:
@@ -125,9 +127,10 @@ def families(some: Sequence[Cell]) -> list[Family]:
         if cell.row["baseline"]:
             baselines.setdefault(shared, []).append(cell)
         else:
-            rows.setdefault((shared, cell.labels, cell.results[0].budget), []).append(cell)
+            apart = cell.results[0].finetuned in seen
+            rows.setdefault((shared, cell.labels, apart, cell.results[0].budget), []).append(cell)
     found = []
-    for (shared, labels, _), members in rows.items():
+    for (shared, labels, *_), members in rows.items():
         for part in _linked(members):
             conditions = {_condition(cell) for cell in part}
             joining = [c for c in baselines.get(shared, []) if labels == "none" and _condition(c) in conditions]
