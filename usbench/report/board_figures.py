@@ -17,7 +17,7 @@ import pandas as pd
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell
-from usbench.report.families import LEAST_METHODS, LEAST_TRAININGS, families
+from usbench.report.families import LEAST_METHODS, LEAST_TRAININGS, families, saw_tests
 from usbench.report.figures import mean_ranks, plain_text, pyplot, save_figure
 from usbench.report.files import visible
 from usbench.report.folds import folded
@@ -40,8 +40,12 @@ LEAST = 0.2  # of an image, a tile shows
 
 
 def against_labels(every: Sequence[Cell], path: Path) -> None:
-    """The mean score with its interval over the label fraction: a panel a test set, a line a method."""
-    methods = methods_of(shown_together(folded(every)))
+    """The mean score with its interval over the label fraction: a panel a test set, a line a method.
+
+    Without the networks whose pretraining saw a test set, where there are others.
+    """
+    seen, rows = saw_tests(every), folded(every)
+    methods = methods_of(shown_together([row for row in rows if row.results[0].finetuned not in seen] or rows))
     x, places = label_lines(methods)
     if not places:
         raise UsbenchError(f"{path}: there is no row to draw.")
@@ -202,7 +206,10 @@ def _key(figure: Any, size: tuple[float, float], methods: Iterable[Method], *, t
         handles.append(
             Line2D([], [], color=colour, marker="" if truth else mark, ls=dash, ms=4, label=plain_text(method.name))
         )
-    columns = max(1, int(size[0] / 1.15))
+    wide = max(1.15, 0.5 + 0.062 * max(len(handle.get_label()) for handle in handles))
+    columns = max(1, int(size[0] / wide))
     lines = math.ceil(len(handles) / columns)
+    size = size[0], size[1] + 0.2 * (lines - 1)
+    figure.set_size_inches(size)
     figure.legend(handles=handles, loc="upper center", ncols=columns, frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.2 * lines) / size[1]))

@@ -116,7 +116,7 @@ def families(some: Sequence[Cell]) -> list[Family]:
         c.row["arena"]: str(c.row.get("chosen") or "").rpartition("(")[2] or c.results[0].recipe
         for c in every if c.row["baseline"] != "long"
     }  # fmt: skip
-    seen = {result.finetuned for cell in every if cell.row["shift"] == TRANSDUCTIVE for result in cell.results}
+    seen = saw_tests(every)
     rows: dict[tuple[Shared, str, bool, tuple[int, ...]], list[Cell]] = {}
     baselines: dict[Shared, list[Cell]] = {}
     for cell in every:
@@ -127,8 +127,9 @@ def families(some: Sequence[Cell]) -> list[Family]:
         if cell.row["baseline"]:
             baselines.setdefault(shared, []).append(cell)
         else:
-            apart = cell.results[0].finetuned in seen
-            rows.setdefault((shared, cell.labels, apart, cell.results[0].budget), []).append(cell)
+            rows.setdefault(
+                (shared, cell.labels, cell.results[0].finetuned in seen, cell.results[0].budget), []
+            ).append(cell)
     found = []
     for (shared, labels, *_), members in rows.items():
         for part in _linked(members):
@@ -136,6 +137,11 @@ def families(some: Sequence[Cell]) -> list[Family]:
             joining = [c for c in baselines.get(shared, []) if labels == "none" and _condition(c) in conditions]
             found.append(_family([*part, *joining]))
     return found
+
+
+def saw_tests(every: Sequence[Cell]) -> set[str]:
+    """The networks whose pretraining saw the images of a test set: they stand in a table of their own."""
+    return {result.finetuned for cell in every if cell.row["shift"] == TRANSDUCTIVE for result in cell.results}
 
 
 def _condition(cell: Cell) -> str:

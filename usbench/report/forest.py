@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,13 +29,17 @@ def forest(every: Sequence[Cell], path: Path) -> None:
     if not panels:
         return
     fractions = sorted({float(cell.row["label_fraction"]) for cell in cells})
-    methods = list(dict.fromkeys(map(method_of, cells)))
     wide = min(COLUMNS, len(panels))
-    high = math.ceil(len(panels) / wide)
+    drawn = list(panels.values())
+    lines = [[method_of(cell) for some in drawn[at : at + wide] for cell in some] for at in range(0, len(drawn), wide)]
+    named = [list(dict.fromkeys(names)) for names in lines]  # of the panels beside each other
     plt = pyplot()
-    size = (2.9 * wide + 1.2, (0.27 * len(methods) + 1.0) * high + 0.3)
-    figure, axes = plt.subplots(high, wide, figsize=size, squeeze=False, sharex=True, sharey=True)
-    for axis, ((trained, shift, tested, by), some) in zip(axes.flat, panels.items(), strict=False):
+    heights = [0.27 * len(names) + 1.0 for names in named]
+    size = (2.9 * wide + 1.2, sum(heights) + 0.3)
+    shared = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": heights}
+    figure, axes = plt.subplots(len(named), wide, figsize=size, **shared)
+    for place, (axis, ((trained, shift, tested, by), some)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        methods = named[place // wide]
         axis.axvline(0, color="black", linewidth=0.8)
         for number, fraction in enumerate(fractions):
             shift_by = 0.5 * ((number + 0.5) / len(fractions) - 0.5)
@@ -52,8 +55,9 @@ def forest(every: Sequence[Cell], path: Path) -> None:
         axis.grid(axis="x", alpha=0.25)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    axes[0, 0].set_yticks(range(len(methods)), [plain_text(name) for name in methods])
-    axes[0, 0].invert_yaxis()
+    for axis, names in zip(axes[:, 0], named, strict=True):
+        axis.set_yticks(range(len(names)), [plain_text(name) for name in names])
+        axis.set_ylim(len(names) - 0.5, -0.5)
     metrics = {cell.primary for cell in cells}
     score = f"mean {title_of(cells[0].primary)}" if len(metrics) == 1 else "the mean score"
     figure.supxlabel(f"difference of {score} to no pretraining, 95 % interval", fontsize=9)
