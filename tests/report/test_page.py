@@ -27,6 +27,7 @@ from usbench.report.index import Index
 from usbench.report.leaderboard import table_of
 from usbench.report.outline import FINE, outline
 from usbench.report.page import page_text
+from usbench.report.page_table import tables_of
 from usbench.report.summary import places_of
 from usbench.runs.store import Store
 from usbench.spec import resolve
@@ -269,3 +270,25 @@ def test_the_command_line_writes_the_page(store: Store, usbench: Callable[..., A
         for bad in (tmp_path, tmp_path / "board.html" / "x.html"):
             refused = usbench("leaderboard", store.root, flag, bad)
             assert refused.code == 2 and flag in refused.one_sentence() and refused.out == "", "before the table"
+
+
+def test_what_was_pretrained_on_is_a_column_where_rows_differ_in_it(store: Store) -> None:
+    for fraction in (50.0, 100.0):
+        put(store, "none", 0, 0.0, fraction=fraction, arena=f"{fraction}")
+        for sets in ("x", "x+y"):
+            put(
+                store,
+                "mine",
+                0,
+                0.1,
+                fraction=fraction,
+                arena=f"{fraction}",
+                pretrain_data=sets,
+                setting=f"{fraction} {sets}",
+            )
+    every = cells(Index([store]).results)
+    (table,), _ = tables_of(table_of(every), every)
+    assert table.columns["pretrain_data"] == "pretrained on"
+    alike = [cell for cell in every if cell.row["pretrain_data"] != "x+y"]
+    (table,), _ = tables_of(table_of(alike), alike)
+    assert "pretrain_data" not in table.columns and ("pretrained on", "x") in table.shared

@@ -17,7 +17,7 @@ import pandas as pd
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell
-from usbench.report.families import LEAST_METHODS, LEAST_TRAININGS, families, saw_tests
+from usbench.report.families import LEAST_METHODS, LEAST_TRAININGS, families
 from usbench.report.figures import mean_ranks, plain_text, pyplot, save_figure
 from usbench.report.files import visible
 from usbench.report.folds import folded
@@ -40,12 +40,8 @@ LEAST = 0.2  # of an image, a tile shows
 
 
 def against_labels(every: Sequence[Cell], path: Path) -> None:
-    """The mean score with its interval over the label fraction: a panel a test set, a line a method.
-
-    Without the networks whose pretraining saw a test set, where there are others.
-    """
-    seen, rows = saw_tests(every), folded(every)
-    methods = methods_of(shown_together([row for row in rows if row.results[0].finetuned not in seen] or rows))
+    """The mean score with its interval over the label fraction: a panel a test set, a line a method."""
+    methods = methods_of(shown_together(folded(every)))
     x, places = label_lines(methods)
     if not places:
         raise UsbenchError(f"{path}: there is no row to draw.")

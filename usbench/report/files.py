@@ -17,13 +17,15 @@ FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what makes a sprea
 MARKS = "\\`*_{}[]()#!|~$:"  # what Markdown may make something of
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 HEAD = (
-    "loss", "aug", "backbone", "init", "protocol", "pretrain labels", "trained on", "tested on", "fold", "shift",
-    "labels", "metric", "mean [95 %]", "difference [95 %]", "p (Holm)", "rank", "mean rank", "step by", "seeds",
-    "images", "groups", "key",
+    "loss", "aug", "backbone", "init", "protocol", "pretrained on", "pretrain labels", "trained on", "tested on",
+    "fold", "shift", "labels", "metric", "mean [95 %]", "difference [95 %]", "p (Holm)", "rank", "mean rank", "step by",
+    "seeds", "images", "groups", "key",
 )  # fmt: skip
 
 
-TEXTS = ("loss", "aug", "backbone", "init", "protocol", "pretrain_labels", "train_data", "test_data", "fold")
+TEXTS = (
+    "loss", "aug", "backbone", "init", "protocol", "pretrain_data", "pretrain_labels", "train_data", "test_data", "fold",
+)  # fmt: skip
 
 
 def one_line(text: str) -> str:

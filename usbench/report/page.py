@@ -125,7 +125,7 @@ def _unpictured(every: Sequence[Cell], primary: str) -> Iterator[str]:
     if primary and any(cell.primary != primary for cell in every):
         yield f"Figures are of {title_of(primary)}: rows with another metric stand in their tables."
     if any(cell.row["shift"] == TRANSDUCTIVE for cell in every):
-        yield "Rows whose pretraining saw images of the target are in no figure but the mean ranks."
+        yield "Rows whose pretraining saw images of a test set are in no figure but the mean ranks, among themselves."
 
 
 def _few(names: Sequence[str]) -> str:

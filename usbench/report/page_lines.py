@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from usbench.report import chart
 from usbench.report.cells import Cell
-from usbench.report.families import mean_rank_of
+from usbench.report.families import mean_rank_of, saw_tests
 from usbench.report.files import visible
 from usbench.report.table import TRANSDUCTIVE, by_fraction
 
@@ -61,8 +61,11 @@ def methods_of(every: Sequence[Cell]) -> dict[str, Method]:
 
 
 def shown_together(every: Sequence[Cell]) -> list[Cell]:
-    """What one figure can hold: rows of the metric that most have, on clean images, that did not see their target."""
+    """What one figure can hold: rows of the metric that most have, on clean images, of networks whose pretraining saw
+    no test set; or where there are no others, these on what they did not see."""
+    seen = saw_tests(every)
     plain = [cell for cell in every if not cell.corrupted and cell.row["shift"] != TRANSDUCTIVE]
+    plain = [cell for cell in plain if cell.results[0].finetuned not in seen] or plain
     counted = Counter(cell.primary for cell in plain).most_common(1)
     return [cell for cell in plain if cell.primary == counted[0][0]]
 

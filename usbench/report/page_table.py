@@ -17,7 +17,8 @@ from usbench.report.table import title_of
 
 TEXTS = {
     "loss": "loss", "aug": "aug", "backbone": "backbone", "init": "init", "protocol": "protocol",
-    "pretrain_labels": "pretrain labels", "train_data": "trained on", "test_data": "tested on", "shift": "shift",
+    "pretrain_data": "pretrained on", "pretrain_labels": "pretrain labels", "train_data": "trained on",
+    "test_data": "tested on", "shift": "shift",
 }  # fmt: skip
 NUMBERS = {"seeds": "seeds", "images": "images", "groups": "groups"}
 ALWAYS = {"loss", "test_data"}  # shown though all rows have the same; other such columns stand in the caption
@@ -104,6 +105,8 @@ def _table(title: str, some: pd.DataFrame, baselines: Mapping[str, bool]) -> Tab
     shared = []
     for name in list(columns):
         texts = {line.cells[name].text for line in lines}
+        if name == "pretrain_data" and len(texts) > 1:
+            texts.discard("none")  # of a baseline goes without saying
         if texts == {""} or (len(texts) == 1 and name not in ALWAYS and (name in TEXTS or name in NUMBERS)):
             shared += [(columns[name], text) for text in texts if text]
             del columns[name]
