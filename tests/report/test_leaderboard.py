@@ -358,8 +358,8 @@ def test_no_name_becomes_more_than_text_in_markdown(name: str, store: Store) -> 
     assert set(re.findall(r"<(\w+)", page)) == {"h3", "table", "thead", "tbody", "tr", "th", "td"}
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in page.split("<tr>")[2:]]
     by_loss = {html.unescape(row[0]): row for row in rows}
-    assert set(by_loss) == {inert(name), "none"} and {len(row) for row in rows} == {22}
-    assert html.unescape(by_loss["none"][7]) == inert(name) and inert(name)[0] not in "=+-@＝"
+    assert set(by_loss) == {inert(name), "none"} and {len(row) for row in rows} == {23}
+    assert html.unescape(by_loss["none"][8]) == inert(name) and inert(name)[0] not in "=+-@＝"
 
 
 def test_a_newline_in_a_name_does_not_break_the_table() -> None:

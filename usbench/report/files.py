@@ -24,7 +24,8 @@ HEAD = (
 
 
 TEXTS = (
-    "loss", "aug", "backbone", "init", "protocol", "pretrain_data", "pretrain_labels", "train_data", "test_data", "fold",
+    "loss", "aug", "backbone", "init", "protocol", "pretrain_data", "pretrain_labels", "train_data", "test_data",
+    "fold",
 )  # fmt: skip
 
 
