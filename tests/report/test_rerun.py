@@ -103,6 +103,8 @@ def test_a_difference_under_other_versions_is_a_note_with_its_size(usbench: Usbe
     assert said.code == 0, said.err
     lines = [line for line in said.out.splitlines() if line.startswith("note: ")]
     assert len(lines) == 1 and "torch was 1.0 and is" in lines[0] and "0.987654 is recorded" in lines[0]
+    was, now = map(float, re.findall(r"its mean dice was ([\d.]+) and is ([\d.]+)", lines[0])[0])
+    assert was > now
 
 
 def test_a_key_that_no_row_has_is_refused(usbench: Usbench, runs: Path) -> None:

@@ -15,7 +15,8 @@ from usbench.data.home import Progress
 from usbench.errors import UsbenchError, listed
 from usbench.hooks import Registry
 from usbench.report.blueprints import Blueprints, chain
-from usbench.report.results import SCORES, read_scores
+from usbench.report.cells import cells
+from usbench.report.results import SCORES, read_scores, results
 from usbench.report.verify import row_name
 from usbench.runs.agenda import StagesFailed
 from usbench.runs.engines import Observer, run_plan
@@ -131,7 +132,8 @@ class Rerun:
             self.findings.equal.append(f"{row.name}: trained again, and the scores are equal to the byte")
             return
         elsewhere = self._elsewhere(row, again)
-        said = f"{texts[0]}{f' (and of {len(texts) - 1} more seeds)' if len(texts) > 1 else ''}"
+        more = f" (and of {len(texts) - 1} more seeds)" if len(texts) > 1 else ""
+        said = f"{texts[0]}{more}{self._means(row, again)}"
         if elsewhere:
             self.findings.notes.append(f"{row.name}: trained again, {said}; likely as {elsewhere}")
         else:
@@ -149,6 +151,14 @@ class Rerun:
             return f"{largest_difference(kept, made)}; {self._since(name, again)}"
         except (OSError, ValueError) as error:
             return f"its scores cannot be read ({error})"
+
+    def _means(self, row: Row, again: Store) -> str:
+        """What the row's score was and is, over its seeds; nothing where one of them cannot be read."""
+        try:
+            was, now = (cells(results(store, row.tests))[0] for store in (self.store, again))
+            return f"; its mean {was.primary} was {was.interval().mean:.3f} and is {now.interval().mean:.3f}"
+        except UsbenchError:
+            return ""
 
     def _since(self, name: str, again: Store) -> str:
         """The first stage behind a test whose weights are other ones."""
