@@ -87,14 +87,15 @@ def _plugins() -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def told(what: str, plugins: Iterable[str]) -> Iterator[None]:
+def told(what: str, plugins: Iterable[str], *, where: str = "", more: str = "") -> Iterator[None]:
     """Whatever a stranger's code raises, as a sentence with its file and line."""
     try:
         yield
     except (UsbenchError, OSError):
         raise
     except (Exception, SystemExit) as error:
-        raise RunFailed(f"{what} failed: {type(error).__name__}: {error}{line_of(error, plugins)}.") from error
+        said = f"{type(error).__name__}: {error}{where}{line_of(error, plugins)}{more}"
+        raise RunFailed(f"{what} failed: {said}.") from error
 
 
 def line_of(error: BaseException, plugins: Iterable[str]) -> str:

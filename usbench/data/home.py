@@ -11,10 +11,10 @@ from usbench.data.packing import write_pack
 from usbench.data.place import data_home
 from usbench.data.release import NotThisSet
 from usbench.data.sector import with_sector
-from usbench.errors import RunFailed, UsbenchError, about
+from usbench.errors import UsbenchError, about
 from usbench.hooks import Entry, Registry, registry
 from usbench.items import Dataset
-from usbench.source import line_of, told
+from usbench.source import told
 from usbench.spec import Choice, key_of
 
 Progress = Callable[[str, int, int | None], None]  # what, done, of
@@ -125,8 +125,9 @@ def write(
     entry: Entry, dataset: Dataset, name: str, path: Path, source: Path | None, size: int, progress: Progress
 ) -> Pack:
     """Make a pack at a path; a place that cannot be written is said in a sentence."""
+    where = f" (in {source})" if source is not None else ""
     try:
-        with about("in", source):
+        with about("in", source), told(f"data set '{entry.name}'", [entry.where], where=where):
             make_pack(entry, dataset, name, path, source, size, progress)
     except OSError as error:
         at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
@@ -137,12 +138,6 @@ def write(
         raise UsbenchError(
             f"the pack {path} cannot be written ({error.strerror or error}): name another file, or set USBENCH_DATA."
         ) from error
-    except UsbenchError:
-        raise
-    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
-        where = f" (in {source})" if source is not None else ""
-        said = f"{type(error).__name__}: {error}{where}{line_of(error, (entry.where,))}"
-        raise RunFailed(f"data set '{entry.name}' failed: {said}.") from error
     return Pack(path)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from usbench.errors import Halt, Refused, RunFailed, UsbenchError, of_system
+from usbench.errors import Halt, Refused, UsbenchError, of_system
 from usbench.made import EARLIER, here, joined
 from usbench.runs.lease import Taken
 from usbench.runs.stage import Stage
 from usbench.runs.stages import Stages
 from usbench.runs.store import Store
-from usbench.source import line_of
+from usbench.source import told
 
 
 class Watch:
@@ -41,15 +41,9 @@ def do(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable
             return False
         begin()
         began = time.perf_counter()
-        try:
+        plugins = (entry.where for entry in stages.registry.entries())
+        with told(stage.title, plugins, more="; 'usbench --debug' shows more"):
             facts = stages.do(stage, folder, watch)
-        except (UsbenchError, OSError):
-            raise
-        except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
-            line = line_of(error, (entry.where for entry in stages.registry.entries()))
-            raise RunFailed(
-                f"{stage.title} failed: {type(error).__name__}: {error}{line}; 'usbench --debug' shows more."
-            ) from error
         store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
         return True
 
