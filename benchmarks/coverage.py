@@ -24,6 +24,7 @@ PATIENTS, DEVIATIONS, SEEDS, ROWS = (60, 375), (0.0, 0.01, 0.03), 3, 4
 UNEVEN, MANY = (30, 100), 20
 CLASSES = ((100, 100), (90, 10), (60, 40, 8))  # images of each
 TRUTH = 0.7
+RIGHT = (0.7, 0.9, 0.95)  # the share of each class that is right
 
 
 def scores(rng: np.random.Generator, groups: np.ndarray, deviation: float, seeds: int = SEEDS) -> np.ndarray:
@@ -57,15 +58,15 @@ def coverage(
     return held / repeats
 
 
-def coverage_of_classes(sizes: Sequence[int], repeats: int, seed: int = 0) -> float:
+def coverage_of_classes(sizes: Sequence[int], truth: float, repeats: int, seed: int = 0) -> float:
     """The share of 95 % intervals of a balanced accuracy that hold it, of a patient an image and one seed."""
-    rng = np.random.default_rng([seed, *sizes])
+    rng = np.random.default_rng([seed, *sizes, int(truth * 1000)])
     label = np.repeat(np.arange(len(sizes)), sizes)
     classes, held = balancing(label, np.ones(len(label), bool)), 0
     for _ in range(repeats):
-        right = (rng.random((len(label), 1)) < TRUTH).astype(float)
-        found = crossed_interval(right, np.arange(len(label)), strata=classes)
-        held += found.low <= TRUTH <= found.high
+        right = (rng.random((len(label), 1)) < truth).astype(float)
+        found = crossed_interval(right, np.arange(len(label)), strata=classes, share=True)
+        held += found.low <= truth <= found.high
     return held / repeats
 
 
@@ -92,9 +93,9 @@ def lines(repeats: int, tables: int) -> Iterator[str]:
     for patients, seeds in itertools.product(UNEVEN, (1, SEEDS)):
         share = coverage(patients, 0.01 if seeds > 1 else 0.0, repeats, uneven=True, seeds=seeds)
         yield f"{patients:4d} uneven patients, {seeds} seeds: {share:.1%} of {repeats} intervals hold"
-    for sizes in CLASSES:
-        share = coverage_of_classes(sizes, repeats)
-        yield f"{' + '.join(map(str, sizes))} images of classes: {share:.1%} of {repeats} intervals hold"
+    for sizes, truth in itertools.product(CLASSES, RIGHT):
+        share = coverage_of_classes(sizes, truth, repeats)
+        yield f"{' + '.join(map(str, sizes))} images of classes, {truth} right: {share:.1%} of {repeats} intervals hold"
     called, adjusted = equal_methods(tables)
     yield f"{tables} tables of equal methods: {called:.1%} of rows called different; after Holm, any in {adjusted:.1%}"
 

@@ -242,13 +242,17 @@ def test_a_line_that_was_not_measured_has_no_number() -> None:
     assert row["value"] == "" and row["note"] == "not measured" and set(row) == set(COLUMNS)
 
 
-def test_the_bench_command_measures_everything_and_saves_it(
-    setting: Setting, usbench: Callable[..., Any], tmp_path: Path
+@pytest.mark.parametrize(
+    "what", [("step", "views", "sizes", "overhead"), pytest.param(tuple(WHAT), marks=pytest.mark.slow)]
+)
+def test_the_bench_command_measures_what_is_asked_and_saves_it(
+    what: tuple[str, ...], setting: Setting, usbench: Callable[..., Any], tmp_path: Path
 ) -> None:
-    said = usbench("bench", "--quick", "--data", setting.data, "--device", "cpu", "-o", tmp_path / "out")
+    words = ("--quick", "--what", ",".join(what), "--data", setting.data, "--device", "cpu")
+    said = usbench("bench", *words, "-o", tmp_path / "out")
     assert said.code == 0, said.err
     table = pd.read_csv(tmp_path / "out" / "bench.csv")
-    assert list(dict.fromkeys(table.what)) == list(WHAT)
+    assert list(dict.fromkeys(table.what)) == list(what)
     measured = table[table.value.notna()]
     assert (measured.value > 0).all() and set(table.side[table.value.isna()]) <= {"kornia", "stages", "auto"}
     step = table[table.what == "step"].set_index("side")

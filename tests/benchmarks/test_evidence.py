@@ -59,9 +59,12 @@ def test_intervals_hold_as_often_where_some_patients_have_many_times_the_images(
     assert script("coverage.py").coverage(patients, 0.0, 400, uneven=True, seeds=seeds) >= 0.92
 
 
-@pytest.mark.parametrize(("sizes", "least"), [((100, 100), 0.93), ((90, 10), 0.9), ((60, 40, 8), 0.88)])
-def test_intervals_over_classes_hold_nearly_as_often(sizes: tuple[int, ...], least: float) -> None:
-    assert script("coverage.py").coverage_of_classes(sizes, 400) >= least
+@pytest.mark.parametrize("right", [0.7, 0.95])
+@pytest.mark.parametrize("sizes", [(100, 100), (90, 10), (60, 40, 8)])
+def test_intervals_over_classes_hold_as_often_also_where_nearly_all_are_right(
+    sizes: tuple[int, ...], right: float
+) -> None:
+    assert script("coverage.py").coverage_of_classes(sizes, right, 400) >= 0.92
 
 
 def test_equal_methods_are_rarely_called_different() -> None:
@@ -104,3 +107,8 @@ def test_the_tables_of_the_results_page_are_those_of_the_published_csv(name: str
     page = (HOUSE / "results" / "README.md").read_text("utf-8")
     found = script("tables.py").tables(pd.read_csv(HOUSE / "results" / name / "leaderboard.csv"))
     assert found and all("\n".join(lines) in page for lines in found.values())
+
+
+def test_of_a_board_in_which_a_method_has_several_rows_no_table_is_made() -> None:
+    with pytest.raises(SystemExit, match="stands in 12 rows"):
+        script("tables.py").tables(pd.read_csv(HOUSE / "results" / "pocus" / "leaderboard.csv"))

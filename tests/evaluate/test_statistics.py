@@ -5,6 +5,7 @@ from scipy import stats
 
 from usbench.evaluate.statistics import (
     Estimate,
+    Strata,
     crossed_interval,
     expected_calibration_error,
     feature_spread_and_rankme,
@@ -164,6 +165,30 @@ def test_values_without_any_variance_are_certain():
     groups = np.arange(4)
     assert crossed_interval(np.zeros((4, 3)), groups) == Estimate(0.0, 0.0, 0.0, 1.0)
     assert crossed_interval(np.full((4, 3), 0.5), groups) == Estimate(0.5, 0.5, 0.5, 0.0)
+
+
+def test_few_images_that_are_all_right_are_not_certain_but_as_sure_as_two_more_right_and_two_wrong():
+    right = np.ones((20, 1))
+    half = stats.t.isf(0.025, 19) * np.sqrt(22 / 24 * 2 / 24 / 24)
+    found = crossed_interval(right, np.arange(20), share=True)
+    assert (found.mean, found.low, found.high) == pytest.approx((1, 1 - half, 1 + half))
+    # The same of a stratum, beside one whose own patients already tell as much.
+    rng = np.random.default_rng(0)
+    both = np.concatenate([right, (rng.random((400, 1)) < 0.5).astype(float)])
+    strata = Strata(np.repeat([0, 1], [20, 400]), np.repeat([1 / 20, 1 / 400], [20, 400]))
+    wide = crossed_interval(both, np.arange(420), strata=strata, share=True)
+    narrow = crossed_interval(both, np.arange(420), strata=strata)
+    assert wide.mean == narrow.mean
+    assert (wide.high - wide.mean) ** 2 == pytest.approx((half / 2) ** 2 + (narrow.high - narrow.mean) ** 2, rel=0.02)
+
+
+def test_a_share_is_not_widened_where_patients_tell_more_than_images_and_scores_are_no_shares():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(40), 10)
+    right = (rng.random((400, 3)) < rng.random(40)[patients, None]).astype(float)
+    assert crossed_interval(right, patients, share=True) == crossed_interval(right, patients)
+    scores, groups = simulate(rng, 20)
+    assert crossed_interval(scores, groups, share=True) == crossed_interval(scores, groups)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store").open()
 
 
+@pytest.mark.slow
 def test_a_stop_saves_what_workers_do_and_a_killed_worker_costs_nothing(
     two: Cluster, plan: Plan, undisturbed: tuple[Store, str], store: Store
 ) -> None:

@@ -32,7 +32,7 @@ def records(store: Store) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in store.stages.glob("*/record.json")}
 
 
-@pytest.mark.parametrize("command", ["run", "suite"])
+@pytest.mark.parametrize("command", [pytest.param("run", marks=pytest.mark.slow), "suite"])
 def test_killed_at_random_moments_it_ends_as_if_left_alone_and_computes_nothing_again(
     plan: Plan, undisturbed: tuple[Store, str], tmp_path: Path, command: str
 ) -> None:

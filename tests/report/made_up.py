@@ -44,7 +44,7 @@ def made_up_scores(seed: int, gain: float) -> pd.DataFrame:
 def put(
     store: Store, loss: str, seed: int, gain: float, *, arena: str = "a", fraction: float = 100.0,
     scores: pd.DataFrame | None = None, facts: dict[str, Any] | None = None, steps: int = 4,
-    versions: dict[str, str] | None = None, masks: np.ndarray | None = None, **row_too: Any,
+    versions: dict[str, str] | None = None, masks: np.ndarray | None = None, processor: str = "", **row_too: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """A finished evaluation with its trainings; `steps` are those of the pretraining."""
     scores = made_up_scores(seed, gain) if scores is None else scores
@@ -75,6 +75,7 @@ def put(
                 size = {"height": masks.shape[1], "width": masks.shape[2], "names": "scores.csv"}
                 save_file({"masks": pack_masks(masks)}, folder / "masks.safetensors", {"usbench": json.dumps(size)})
         record = {"kind": kind, "identity": identity, "row": row, "facts": said, "versions": versions or {}}
+        record |= {"processor": processor} if processor else {}
         write_json(folder / "record.json", {**record, "files": digests_of(folder)})
     return scores
 

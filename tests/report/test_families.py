@@ -164,5 +164,7 @@ def test_a_bar_joins_what_paired_differences_do_not_tell_apart(store: Store) -> 
     assert family.ranks.index[0] == "far" and len(family.ranks) == 4
     assert all((p < 0.05) == ("far" in pair) for pair, p in family.pairs.items()) and len(family.pairs) == 6
     assert family.bars == [(1, 3)] and "3 of 6 pairs told apart" in family.note
+    assert set(family.apart) == {("far", name) for name in family.ranks.index[1:]}
+    assert family.note.endswith(f": far above {family.ranks.index[1]}, far above {family.ranks.index[2]}, 1 more")
     one, other = (next(c for c in family.cells[name] if c.row["label_fraction"] == 50.0) for name in ("far", "near"))
     assert family.pairs["far", "near"] >= difference(one, other).p / 6  # adjusted, of twice the images

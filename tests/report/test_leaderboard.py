@@ -332,6 +332,26 @@ def test_other_versions_and_half_written_records_are_footnotes(store: Store) -> 
         assert any(f"Not in the table: {broken.name}, which is half-written" in note for note in notes)
 
 
+def test_rows_of_different_processors_are_a_footnote(store: Store) -> None:
+    for loss, name in (("none", "AMD, AVX512"), ("mine", "Intel, AVX512"), ("other", "Intel, AVX512, NVIDIA H100")):
+        put(store, loss, 0, 0.0, processor=name)
+        notes = [note for note in footnotes(cells(Index([store]).results), []) if "different processors" in note]
+        assert bool(notes) == (loss != "none")
+    assert "(AMD, AVX512; Intel, AVX512, NVIDIA H100)" in notes[0]
+    Index([store]).save()
+    assert notes[0] in footnotes(cells(Index([store]).results), [])
+
+
+def test_a_row_that_stands_in_two_stores_with_other_scores_is_a_footnote(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other").open()
+    for seed in range(2):
+        put(store, "mine", seed, 0.0)
+        put(other, "mine", seed, 0.1 * seed)
+    notes = footnotes(cells(Index([store, other]).results), [])
+    assert any("in several stores with other scores" in note and ": 1; those of" in note for note in notes)
+    assert not any("several stores" in note for note in footnotes(cells(Index([store]).results), []))
+
+
 HOSTILE = ["=cmd()", "+1", "-1", "@x", "\t=1+1", "\n@x", "＝cmd()"]
 
 

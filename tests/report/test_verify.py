@@ -182,3 +182,33 @@ def test_a_row_that_stands_twice_is_found(runs: Path, usbench: Usbench) -> None:
     said = usbench("verify", table)
     assert said.code == 2 and "two rows have the key" in said.one_sentence()
     assert "two rows have the key" in usbench("verify", runs).out
+
+
+def test_a_changed_table_beside_the_leaderboard_is_found(usbench: Usbench, runs: Path) -> None:
+    (path,) = runs.glob("*/trainings.csv")
+    change_a_digit(path)
+    assert f"{path}: line 2 is another when made again" in refused(usbench, runs)
+    said = usbench("verify", path)
+    assert said.code == 2 and "cannot be read as a leaderboard (no column 'score_mean')" in said.one_sentence()
+
+
+def test_what_is_wrong_is_told_also_where_nothing_can_be_trained_again(usbench: Usbench, runs: Path) -> None:
+    assert usbench("verify", runs, "--rerun", "zz").code == 2
+    folder, _ = evaluation(runs)
+    change_a_digit(folder / "scores.csv")
+    out = refused(usbench, runs, "--rerun", "zz")
+    assert f"{folder.name}/scores.csv" in out and "not trained again: --rerun zz: no row" in out
+
+
+def test_a_folder_of_somebody_elses_among_the_stages_hides_nothing(usbench: Usbench, runs: Path) -> None:
+    (runs / "stages" / "notes").mkdir()
+    folder, _ = evaluation(runs)
+    change_a_digit(folder / "scores.csv")
+    out = refused(usbench, runs)
+    assert "stages/notes/record.json" in out and f"{folder.name}/scores.csv" in out
+
+
+def test_a_field_too_large_for_a_table_is_bad_input(usbench: Usbench, runs: Path) -> None:
+    (runs / "large.csv").write_text(f"key,score_mean\n{'x' * 200_000},0.5\n")
+    said = usbench("verify", runs / "large.csv")
+    assert said.code == 2 and "cannot be read as a leaderboard (field larger" in said.one_sentence()

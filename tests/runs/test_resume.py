@@ -105,7 +105,7 @@ def undisturbed(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFacto
     return plan, store, table_of(plan, store)
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+@pytest.mark.parametrize("kind", ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_a_run_killed_in_training_ends_as_one_that_was_left_alone(
     kind: str, settings: dict[str, Any], undisturbed: tuple[Plan, Store, str], installed: Registry, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -229,7 +229,7 @@ def usbench_losses(register):
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_stage_that_fails_leaves_out_what_needs_it_and_nothing_else(
     settings: dict[str, Any], tmp_path: Path, workers: int
 ) -> None:
@@ -252,7 +252,7 @@ def test_a_stage_that_fails_leaves_out_what_needs_it_and_nothing_else(
     assert store.failure(note.stem) == next(iter(watcher.failed.values()))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_fail_fast_stops_at_the_first_failure(settings: dict[str, Any], tmp_path: Path, workers: int) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     registry = Registry()
@@ -319,8 +319,14 @@ def test_processes_that_share_a_store_compute_nothing_twice(
             assert (store.folder(stage.id) / name).exists() == (undisturbed[1].folder(stage.id) / name).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["run", "suite"])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("run", signal.SIGINT), ("suite", signal.SIGTERM),
+        pytest.param("run", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("suite", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_signal_saves_and_leaves(
     settings: dict[str, Any], tmp_path: Path, number: int, command: str, installed: Registry
 ) -> None:
@@ -378,7 +384,7 @@ def test_weights_that_were_changed_are_not_built_upon_and_what_is_said_helps(
     assert table_of(plan, store) == table
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_damaged_weights_leave_out_what_builds_on_them_and_nothing_else(
     undisturbed: tuple[Plan, Store, str], tmp_path: Path, installed: Registry, workers: int
 ) -> None:

@@ -263,3 +263,44 @@ def test_what_was_chosen_of_a_published_store_is_trained_again_where_a_test_is_a
     assert not passes[0]
     assert {stage.id for stage in tests} < {stage.id for stage in passes[1]}
     assert {need for stage in tests for need in stage.needs} <= {stage.id for stage in passes[1]}
+
+
+def test_a_choice_stands_where_a_training_made_again_for_its_weights_scores_otherwise(
+    installed: Registry, suite_file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_suite(installed, read_suite(suite_file(CHOICE)), lambda *_: None, skip_missing=False)
+    store = Store(tmp_path / "runs").open()
+    (run,) = plan.runs
+    best = {stage.id for stage in run.plans[1][1].stages}
+
+    def finish(stages: list[Stage], better: float) -> None:
+        for stage in stages:
+            store.folder(stage.id).mkdir(exist_ok=True)
+            score = better if stage.id in best else 0.5
+            write_json(store.folder(stage.id) / RECORD, {"facts": {"dice_inner": score}, "files": {}})
+
+    def do(some: Plan, *given: Any, **options: Any) -> int:
+        finish(some.stages, 0.6 if not any(s.kind == "evaluate" for s in some.stages) else 0.4)
+        return 0
+
+    monkeypatch.setattr("usbench.runs.suite.run_plan", do)
+    tests, _ = do_suite(plan, store, installed, SimpleNamespace())
+    assert tests and {stage.row["chosen"] for stage in tests} == {"finetune.lr=0.01 (of 3)"}
+    assert all(store.has(stage.id) for stage in tests)
+
+
+def test_of_a_suite_with_a_choice_only_the_chosen_tests_are_wanted(
+    installed: Registry, suite_file: File, tmp_path: Path
+) -> None:
+    plan = plan_suite(installed, read_suite(suite_file(CHOICE)), lambda *_: None, skip_missing=False)
+    store = Store(tmp_path / "runs").open()
+    (run,) = plan.runs
+    first, best = ({s.id for s in trial.stages if s.kind == "evaluate"} for _, trial in run.plans[:2])
+    assert {stage.id for stage in plan.wanted(store) if stage.kind == "evaluate"} == first
+    write_json(store.root / "store.json", {"schema": 1, "left_out": [".safetensors"]})
+    for stage in (*plan.trainings, *(s for s in run.plans[1][1].stages if s.kind == "evaluate")):
+        score = 0.6 if stage.id in {s.id for s in run.plans[1][1].stages} else 0.5
+        store.folder(stage.id).mkdir()
+        write_json(store.folder(stage.id) / RECORD, {"facts": {"dice_inner": score}, "files": {WEIGHTS: ""}})
+    assert {stage.id for stage in plan.wanted(store) if stage.kind == "evaluate"} == best
+    assert not missing(plan.wanted(store), store)

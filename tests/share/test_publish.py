@@ -145,3 +145,41 @@ def test_a_cut_archive_and_a_folder_that_is_no_run_are_one_sentence(
     assert said.code == 2 and "name another" in said.err
     said = usbench("publish", tmp_path, "-o", tmp_path / "out")
     assert said.code == 2 and "is no run's or suite's folder" in said.err
+
+
+def test_a_changed_table_beside_a_published_leaderboard_is_found(published: Path, usbench: Usbench) -> None:
+    table = published / "trainings.csv"
+    table.write_text(table.read_text().replace("simclr", "rcl"))
+    said = usbench("verify", published)
+    assert said.code == 1 and f"wrong: {table}: line" in said.out
+
+
+def test_a_published_result_is_named_by_its_archive_and_stands_for_a_store(
+    published: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    said = usbench("compare", "zz", "zz", "--in", published)
+    assert said.code == 2 and f"in {published / ARCHIVE}" in said.one_sentence()
+    said = usbench("verify", published, "--rerun", "zz")
+    assert said.code == 2 and f"no row of {published / ARCHIVE}" in said.one_sentence()
+    assert usbench("leaderboard", published, "--csv", tmp_path / "board.csv").code == 0
+    said = usbench("verify", tmp_path / "board.csv", "--in", published)
+    assert said.code == 0 and "all that could be made again is as it was" in said.out
+
+
+def test_of_an_unpacked_archive_only_what_should_be_there_is_missed(
+    published: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    store = tmp_path / "store"
+    shutil.unpack_archive(published / ARCHIVE, store)
+    assert usbench("store", "check", store).code == 0
+    next(store.glob("stages/evaluate-*/scores.csv")).unlink()
+    said = usbench("store", "check", store)
+    assert said.code == 1 and said.out.count("it is missing") == 1
+
+
+def test_a_table_of_what_was_published_there_before_goes(tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("confusion.csv", "notes.txt"):
+        (tmp_path / "out" / name).write_text("old")
+    assert usbench("publish", tiny_run, "-o", tmp_path / "out").code == 0
+    assert not (tmp_path / "out" / "confusion.csv").exists() and (tmp_path / "out" / "notes.txt").exists()

@@ -83,7 +83,7 @@ def _run(asked: dict[str, Any]) -> Result:
     rehearse(resolved.trainings, store, registry())
     store.open()
     say(console, replaced(resolved, store))
-    whole = resolved.as_plan(resolved.wanted())
+    whole = resolved.as_plan(resolved.wanted(store))
     workers = asked["workers"] or whole.workers
     if asked["workers"] is None and asked["engine"] == "local":
         workers, why = fitting(whole, store)
@@ -114,7 +114,7 @@ def _run(asked: dict[str, Any]) -> Result:
 def _do(
     resolved: SuitePlan, store: Store, console: Console, watching: Trackers, workers: int, fail_fast: bool, cluster: Any
 ) -> tuple[list[Stage], int]:
-    with shown(console, Tally(resolved.wanted(), store, workers)) as display:
+    with shown(console, Tally(resolved.wanted(store), store, workers)) as display:
         observer = Observers(display, watching)
         return do_suite(resolved, store, registry(), observer, workers=workers, fail_fast=fail_fast, cluster=cluster)
 

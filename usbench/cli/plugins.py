@@ -66,6 +66,9 @@ def show(name: str, kind: str | None) -> None:
         click.echo(f"{entry.kind} {entry.name}: {entry.summary}")
         click.echo(f"  paper      {entry.reference or '–'}")
         click.echo(f"  plugin     {entry.plugin} ({entry.where})")
+        for what in ("source", "licence") if entry.kind == "dataset" else ():
+            if said := getattr(entry.resolve(), what, ""):
+                click.echo(f"  {what:<10} {said}")
         click.echo(f"  needs      {', '.join(entry.needs) or 'nothing'}")
         if entry.uses:
             click.echo(f"  uses       {', '.join(entry.uses)}, where there is one")

@@ -26,17 +26,12 @@ def describe(resolved: SuitePlan, store: Store, others: tuple[Path, ...], *, pro
     console.print(f"{resolved.suite.name}: {resolved.suite.about}", highlight=False, markup=False)
     table = plain_table("run", "stages", "done", title="")
     every = {stage.id: stage for run in resolved.runs for _, plan in run.plans for stage in plan.stages}
-    todo = {stage.id for stage in missing(every.values(), store)}
+    todo = {stage.id for stage in missing(resolved.wanted(store), store)}
     titles = titles_of([run.run.spec for run in resolved.runs])
     for run, title in zip(resolved.runs, titles, strict=True):
-        stages = {stage.id for _, plan in run.plans for stage in plan.stages}
-        tests = sum(stage.kind == "evaluate" for stage in run.plans[0][1].stages)  # of one trial: the chosen one
+        stages = {stage.id for stage in run.wanted(store)}
         trials = f", {len(run.plans)} trials" if len(run.plans) > 1 else ""
-        table.add_row(
-            escape(title + trials),
-            str(len({s.id for s in run.trained}) + tests),
-            str(len(stages - todo)),
-        )
+        table.add_row(escape(title + trials), str(len(stages)), str(len(stages - todo)))
     console.print(table)
     trainings = resolved.trainings
     done = sum(stage.id not in todo for stage in trainings)
@@ -74,9 +69,9 @@ def _estimated(
     if probe:
         with Console(stderr=True).status("measuring") as line:
             measured = measure(
-                resolved.wanted(), store, known, registry(), lambda kind: line.update(f"measuring {kind}")
+                resolved.wanted(store), store, known, registry(), lambda kind: line.update(f"measuring {kind}")
             )  # fmt: skip
-    return estimates(resolved.wanted(), store, known, measured)
+    return estimates(resolved.wanted(store), store, known, measured)
 
 
 def _times_table(every: list[Estimate]) -> Table:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import click
 from usbench.errors import RunFailed, UsbenchError
 
 if TYPE_CHECKING:
+    from usbench.report.verify import Report
     from usbench.runs.store import Store
 
 
@@ -38,33 +37,29 @@ def verify(place: Path | None, folder: Path | None, rerun: str | None, every: bo
         raise click.UsageError("Missing argument 'DIR|CSV'.")
     if is_published(place):
         place /= TABLES[0]
-    with _store_of(place, folder) as store:
-        _verify(store, place, "all" if every else rerun)
+    _verify(_store_of(place, folder), place, "all" if every else rerun, beside=folder is None)
 
 
-@contextlib.contextmanager
-def _store_of(place: Path, folder: Path | None) -> Iterator[Store]:
+def _store_of(place: Path, folder: Path | None) -> Store:
     """The store to verify: the folder itself, the one named for a CSV, what was published beside it, or around it."""
     from usbench.runs.store import Store
-    from usbench.share.publish import ARCHIVE, unpacked
+    from usbench.share.publish import is_published, opened
 
     if not place.exists():
         raise UsbenchError(f"there is no file {place}: name a store, or a leaderboard's CSV.")
-    beside = place.parent / ARCHIVE
-    if folder is None and not place.is_dir() and beside.is_file():
-        with unpacked(beside) as store:
-            yield store
-        return
+    if place.is_dir():
+        return Store(place).check_schema()
     around = [place.resolve().parent, *place.resolve().parent.parents][:2]
     near = next((f for f in around if (f / "store.json").is_file()), Path("runs"))
-    yield Store(place if place.is_dir() else folder or near).check_schema()
+    return opened(folder or (place.parent if is_published(place.parent) else near))
 
 
-def _verify(store: Store, place: Path, rerun: str | None) -> None:
+def _verify(store: Store, place: Path, rerun: str | None, *, beside: bool) -> None:
     from rich.console import Console
 
     from usbench.report.files import one_line
     from usbench.report.verify import Verifier
+    from usbench.share.publish import is_published
 
     verifier = Verifier(store)
     with Console(stderr=True).status("reading") as status:
@@ -72,19 +67,35 @@ def _verify(store: Store, place: Path, rerun: str | None) -> None:
             status.update(f"checking {name}")
         if place.is_dir():
             verifier.tables()
+        elif beside and is_published(place.parent):
+            verifier.tables(place.parent)
     report = verifier.report
+    said = _tell(report)
     if rerun is not None:
-        _train_again(verifier, None if place.is_dir() else place, rerun)
-    for what, rows in report.wrong:
-        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
-    for reason, count in report.skipped.items():
-        click.echo(one_line(f"skipped: {count} × {reason}"))
+        try:
+            _train_again(verifier, None if place.is_dir() else place, rerun)
+        except UsbenchError as error:
+            if not report.wrong:
+                raise
+            click.echo(one_line(f"not trained again: {error}"))
+        _tell(report, said)
     if not report.stages and not report.rows and not report.wrong:
         raise UsbenchError(f"{place} holds nothing to verify: name a store with finished runs, or a leaderboard's CSV.")
     looked = f"{report.stages} stages and {report.rows} rows looked at"
     if report.wrong:
         raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")
     click.echo(f"{looked}: all that could be made again is as it was")
+
+
+def _tell(report: Report, said: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """Say what is wrong and what was skipped, but for so many of each that were said before; returns how many now."""
+    from usbench.report.files import one_line
+
+    for what, rows in report.wrong[said[0] :]:
+        click.echo(one_line(f"wrong: {what}; feeds {'; '.join(map(str, rows)) or 'no row'}"))
+    for reason, count in list(report.skipped.items())[said[1] :]:
+        click.echo(one_line(f"skipped: {count} × {reason}"))
+    return len(report.wrong), len(report.skipped)
 
 
 def _train_again(verifier: Any, csv: Path | None, wanted: str) -> None:

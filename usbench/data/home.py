@@ -23,10 +23,10 @@ Progress = Callable[[str, int, int | None], None]  # what, done, of
 class NotImported(UsbenchError):
     """A data set that has to be downloaded and imported first."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, source: str = "") -> None:
         super().__init__(
-            f"the data set '{name}' is not imported yet: "
-            f"run 'usbench data import {name} PATH' with the folder or zip of its official release."
+            f"the data set '{name}' is not imported yet: run 'usbench data import {name} PATH' with the folder or zip "
+            f"of its official release{f' from {source}' if source else ''}."
         )
         self.name = name
 
@@ -157,7 +157,7 @@ def find_pack(registry: Registry, text: str, progress: Progress) -> Pack:
     choice = Choice.parse(text)
     entry = registry.get("dataset", choice.name)
     if not entry.generated:
-        raise NotImported(choice.name)
+        raise NotImported(choice.name, str(getattr(entry.resolve(), "source", "")))
     options = options_of(entry, choice)
     size = int(str(options.get("size", 128)))
     path = data_home() / f"{short_name(entry, choice)}-{key_of({'options': options, 'source': entry.source})[:10]}.h5"

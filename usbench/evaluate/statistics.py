@@ -41,7 +41,7 @@ class Strata:
 
 
 def crossed_interval(
-    values: np.ndarray, groups: np.ndarray, *, strata: Strata | None = None, level: float = 0.95
+    values: np.ndarray, groups: np.ndarray, *, strata: Strata | None = None, share: bool = False, level: float = 0.95
 ) -> Estimate:
     """The mean over images, with an interval that holds for new patients and for new seeds.
 
@@ -61,6 +61,10 @@ def crossed_interval(
     With strata the mean is that of the strata's means, and each is as sure as its own patients are many: the patients'
     part is the sum over the strata, and takes their quantiles in proportion to what each of them brings.
 
+    A share of images that are right varies little among few images when nearly all of them are right or wrong, which
+    shows how few they are and not how sure it is: of it, and of each of its strata, the patients' part is not below
+    that of as many independent images in which two more were right and two more wrong (Agresti and Coull, 1998).
+
     With one seed the interval is over patients only, and p is NaN: no test is made from one seed.
     With fewer than two groups, counted so, or fewer than eight in a stratum, there is no interval: low, high and p are
     NaN.
@@ -69,6 +73,7 @@ def crossed_interval(
         values: (images, seeds); an image that is NaN for any seed is dropped for all.
         groups: (images,), the patient (or group of patients) of each image; int or str.
         strata: of the images; none for the plain mean.
+        share: the mean is one of images that are right, so that values may be 1 or 0; of a difference it is none.
         level: the interval's coverage.
     """
     values, codes, kept = _complete_images(values, groups)
@@ -80,17 +85,20 @@ def crossed_interval(
     parts = [_part(values, codes)]
     if strata is not None:
         of, weights = strata.codes[kept], strata.weights[kept]
-        share, most = weights / weights.sum(), codes.max() + 1
-        parts = [_part(values[rows], codes[rows], most, share[rows].sum()) for rows in of == np.unique(of)[:, None]]
+        weights, most = weights / weights.sum(), codes.max() + 1
+        parts = [_part(values[rows], codes[rows], most, weights[rows].sum()) for rows in of == np.unique(of)[:, None]]
     seed_means, seed_count = np.sum([part.means for part in parts], axis=0), values.shape[1]
     mean = float(np.mean(seed_means))
     if any(part.freedom < (1 if strata is None else LEAST_OF_STRATUM - 1) for part in parts):
         return Estimate(mean, nan, nan, nan)
 
-    brought = np.array([np.square(part.deviations.mean(axis=1)).sum() for part in parts])
+    lacking = np.zeros(len(parts))
+    if share and np.isin(values, (0, 1)).all():
+        lacking = np.array([max(part.least - _of_patients(part.deviations), 0.0) for part in parts])
+    brought = np.array([np.square(part.deviations.mean(axis=1)).sum() for part in parts]) + lacking
     brought = brought / brought.sum() if brought.any() else brought
     freedoms = np.array([part.freedom for part in parts])
-    patients = _of_patients(np.sum([part.deviations for part in parts], axis=0))
+    patients = _of_patients(np.sum([part.deviations for part in parts], axis=0)) + float(lacking.sum())
     seeds = float(np.var(seed_means, ddof=1)) / seed_count if seed_count > 1 else 0.0
 
     def half_width(alpha: float) -> float:
@@ -211,6 +219,7 @@ class _Part:
     means: np.ndarray  # (seeds,) of a seed, times the stratum's share
     deviations: np.ndarray  # (groups, seeds) whose squares sum to the variance of the mean
     freedom: float
+    least: float  # the variance of as many independent images, if values are 1 for right and 0 for wrong
 
 
 def _part(values: np.ndarray, codes: np.ndarray, groups: int = 0, share: float = 1.0) -> _Part:
@@ -224,10 +233,12 @@ def _part(values: np.ndarray, codes: np.ndarray, groups: int = 0, share: float =
     means = values.mean(axis=0)
     whole, there = counts.sum(), np.count_nonzero(counts)
     freedom = float(whole**2 / np.square(counts).sum()) - 1
+    right = (float(values.mean()) * whole + 2) / (whole + 4)
+    least = share**2 * right * (1 - right) / (whole + 4)
     if freedom < 1:  # one patient has nearly all, and there is no mean without them
-        return _Part(share * means, np.zeros_like(totals), freedom)
+        return _Part(share * means, np.zeros_like(totals), freedom, least)
     scale = share * np.sqrt((there - 1) / there) / (whole - counts)
-    return _Part(share * means, (totals - counts[:, None] * means) * scale[:, None], freedom)
+    return _Part(share * means, (totals - counts[:, None] * means) * scale[:, None], freedom, least)
 
 
 def _of_patients(deviations: np.ndarray) -> float:

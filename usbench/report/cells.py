@@ -49,6 +49,7 @@ class Cell:
     results: list[Result]
     memo: Memo = field(default_factory=Memo)
     base: Cell | None = None  # the supervised baseline of its arena
+    rivals: int = 0  # how many of its seeds were tested in another store too, with other scores
 
     def __post_init__(self) -> None:
         self.results.sort(key=lambda r: int(r.row["seed"]))
@@ -142,6 +143,12 @@ class Cell:
         return dict(zip(names, numbers, strict=True))
 
 
+def processors_of(some: Iterable[Cell]) -> list[str]:
+    """What their trainings ran on; a process that had no GPU to name yet is of the same machine."""
+    found = sorted({name for cell in some for result in cell.results for name in result.processors})
+    return [one for one in found if not any(other.startswith(f"{one}, ") for other in found)]
+
+
 def shared_seeds(some: Iterable[Cell]) -> tuple[int, ...]:
     """The seeds that all of them have, in order."""
     return tuple(sorted(set.intersection(*(set(cell.seeds) for cell in some))))
@@ -160,6 +167,7 @@ def cells(found: Sequence[Result], memo: Memo | None = None, together: Iterable[
     Suites may have chosen other settings for a baseline: a row's is one that was tested `together` with it.
     """
     by_setting: dict[str, dict[int, Result]] = {}
+    rivals: dict[str, set[int]] = {}
     for result in found:
         seeds = by_setting.setdefault(result.row["setting"], {})
         seed = int(result.row["seed"])
@@ -169,8 +177,12 @@ def cells(found: Sequence[Result], memo: Memo | None = None, together: Iterable[
                 f"{other.folder} and {result.folder} are one row and seed of two trainings: keep one of them."
             )
         seeds[seed] = max(other, result, key=lambda r: r.revision)
+        if other.folder != result.folder and other.revision == result.revision and other.digest != result.digest:
+            rivals.setdefault(result.row["setting"], set()).add(seed)
     memo = Memo() if memo is None else memo
     made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=order)
+    for cell in made:
+        cell.rivals = len(rivals.get(cell.row["setting"], ()))
     bases: dict[str, list[Cell]] = {}
     for cell in made:
         if cell.row["baseline"] == "plain":

@@ -12,7 +12,7 @@ import numpy as np
 
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.evaluate.statistics import Estimate, crossed_interval, signed_rank
-from usbench.report.cells import Cell
+from usbench.report.cells import Cell, processors_of
 from usbench.report.differences import difference
 from usbench.report.nearest import runs_meant
 from usbench.report.summary import read_summary
@@ -52,7 +52,7 @@ def find(text: str, every: Sequence[Cell], stores: Sequence[Store]) -> list[Cell
         keys = listed(cell.row["setting"] for cell in cells)
         raise UsbenchError(f"'{text}' begins the keys of several rows ({keys}): give more of it.")
     if not cells:
-        where = f"in {', '.join(str(store.root) for store in stores)}"
+        where = f"in {', '.join(store.name for store in stores)}"
         if near := runs_meant(text, [store.root for store in stores]):
             raise UsbenchError(f"unknown row '{text}' {where}: did you mean the run {near}?")
         raise unknown("row", text, [cell.row["setting"] for cell in every], where=where)
@@ -163,7 +163,7 @@ def _compared(first: Cell, second: Cell) -> Comparison:
 
 def mean_over(cell: Cell, seeds: Sequence[int]) -> Estimate:
     """The mean of the shared seeds."""
-    return crossed_interval(cell.values(seeds), cell.scores.groups, strata=cell.strata)
+    return crossed_interval(cell.values(seeds), cell.scores.groups, strata=cell.strata, share=True)
 
 
 def notes(found: Sequence[Comparison]) -> list[str]:
@@ -179,6 +179,10 @@ def notes(found: Sequence[Comparison]) -> list[str]:
     versions = [cell.results[0].versions for cell in (first, second)]
     if other := [f"{library} {a} and {b}" for library, a, b in _differing(versions[0], versions[1]) if a and b]:
         said.append(f"They were made with other versions: {', '.join(other)}.")
+    processors = [processors_of([cell]) for cell in (first, second)]
+    if all(processors) and processors[0] != processors[1]:
+        names = " and ".join("; ".join(some) for some in processors)
+        said.append(f"Their processors differ ({names}): equal seeds pair nothing, and rounding alone moves scores.")
     if len(found[0].seeds) == 1:
         said.append("One shared seed: the interval is over patients only, and no test is made.")
     else:

@@ -69,7 +69,8 @@ def pooled(cells: Sequence[Cell], bases: Sequence[Cell | None] | None = None) ->
         if known:
             values = values - np.concatenate([_matching(b, c, shared) for b, c in zip(known, cells, strict=True)])
         groups = np.concatenate([cell.scores.groups for cell in cells])
-        return crossed_interval(values, groups, strata=Strata.joined([cell.strata for cell in cells]))
+        strata = Strata.joined([cell.strata for cell in cells])
+        return crossed_interval(values, groups, strata=strata, share=not known)
 
     return cells[0].memo.estimate(key, make)
 

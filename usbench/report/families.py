@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from usbench.evaluate.statistics import holm, mean_ranks
+from usbench.evaluate.statistics import Estimate, holm, mean_ranks
 from usbench.report.cells import Cell, usual_seeds
 from usbench.report.differences import paired
 from usbench.report.folds import WITHOUT, folded
@@ -21,6 +21,7 @@ from usbench.runs.sources import TRANSDUCTIVE
 Shared = tuple[str, ...]
 LEAST_METHODS, LEAST_TRAININGS = 3, 2  # of a figure of mean ranks
 SURE = 0.05  # an adjusted p below it tells two methods apart
+NAMED = 2  # pairs that are told apart, in a figure's title
 SAME = ("backbone", "init", "protocol", "size", "device", "precision", "threads")  # what comparable methods share
 
 
@@ -54,24 +55,36 @@ class Family:
         return mean_ranks(self.complete).sort_values(kind="stable")
 
     @functools.cached_property
-    def pairs(self) -> dict[tuple[str, str], float]:
-        """The p of every two methods, the better ranked first, Holm-adjusted; NaN where one seed allows no test.
-
-        Of their paired difference over all test images that every method has, patients crossed with seeds. Ranks are
-        not tested themselves: label fractions of one set, and tests of one network, are no independent evidence.
-        """
+    def estimates(self) -> dict[tuple[str, str], Estimate]:
+        """The paired difference of every two methods, the better ranked less the other, over all test images that
+        every method has, patients crossed with seeds."""
         shared = self.scores.dropna(axis="columns").columns
         cells = {name: {_condition(cell): cell for cell in self.cells[name]} for name in map(str, self.ranks.index)}
         rows = {name: [held[c] for c in shared] for name, held in cells.items()}
         keys = {name: " ".join(cell.key for cell in some) for name, some in rows.items()}
         side = functools.cache(lambda name: paired(rows[name]))
 
-        def p_of(a: str, b: str) -> float:
+        def less(a: str, b: str) -> Estimate:
             key = hashlib.sha256(f"{keys[a]} less {keys[b]}".encode()).hexdigest()
-            return rows[a][0].memo.numbers(f"p {key}", lambda: [side(a).difference(side(b)).p])[0]
+            return rows[a][0].memo.estimate(f"pair {key}", lambda: side(a).difference(side(b)))
 
-        both = list(itertools.combinations(rows, 2))
-        return dict(zip(both, holm(np.array([p_of(a, b) for a, b in both])).tolist(), strict=True))
+        return {(a, b): less(a, b) for a, b in itertools.combinations(rows, 2)}
+
+    @functools.cached_property
+    def pairs(self) -> dict[tuple[str, str], float]:
+        """The p of every two methods, Holm-adjusted; NaN where one seed allows no test.
+
+        Ranks are not tested themselves: label fractions of one set, and tests of one network, are no independent
+        evidence.
+        """
+        p = np.array([estimate.p for estimate in self.estimates.values()])
+        return dict(zip(self.estimates, holm(p).tolist(), strict=True))
+
+    @property
+    def apart(self) -> list[tuple[str, str]]:
+        """The pairs that are told apart, the better of each first: by their difference, which ranks need not follow."""
+        told = [(pair, self.estimates[pair].mean) for pair, p in self.pairs.items() if p < SURE]
+        return [(a, b) if mean > 0 else (b, a) for (a, b), mean in told]
 
     @functools.cached_property
     def bars(self) -> list[tuple[int, int]]:
@@ -96,8 +109,11 @@ class Family:
         if not tested:
             return f"{over}; from one seed no test is made"
         untold = f", {len(self.pairs) - len(tested)} not tested" if len(tested) < len(self.pairs) else ""
-        apart = f"{sum(p < SURE for p in tested)} of {len(tested)} pairs told apart{untold}"
-        return f"{over}; {apart} (paired differences, Holm-adjusted p < {SURE:g})"
+        apart = f"{len(self.apart)} of {len(tested)} pairs told apart{untold}"
+        named = [f"{a} above {b}" for a, b in self.apart[:NAMED]]
+        named += [f"{len(self.apart) - NAMED} more"] if len(self.apart) > NAMED else []
+        which = f": {', '.join(named)}" if named else ""
+        return f"{over}; {apart} (paired differences, Holm-adjusted p < {SURE:g}){which}"
 
 
 def families(some: Sequence[Cell]) -> list[Family]:

@@ -113,20 +113,23 @@ def curves(stages: Sequence[tuple[str, str]], store: Store, path: Path) -> None:
 
 
 def mean_ranks(families: Sequence[Family], path: Path) -> None:
-    """Mean ranks on a line, best on the left; a bar joins methods of which paired differences tell no two apart."""
+    """Mean ranks on a line, best on the left; a bar beside the names joins methods of which paired differences tell no
+    two apart."""
     plt = pyplot()
     heights = [1.3 + 0.24 * len(family.ranks) for family in families]
     shape = {"squeeze": False, "gridspec_kw": {"height_ratios": heights}}
     figure, axes = plt.subplots(len(families), 1, figsize=(8, sum(heights)), **shape)
     for axis, family in zip(axes[:, 0], families, strict=True):
-        ranks = family.ranks
+        ranks, bars = family.ranks, family.bars
+        end = len(ranks) + 0.1
+        step = len(ranks) * 0.025
         for line, (method, rank) in enumerate(ranks.items()):
-            axis.plot([rank, rank, len(ranks) + 0.1], [0, -line - 1, -line - 1], color=PALETTE["plain"], linewidth=0.8)
+            axis.plot([rank, rank, end], [0, -line - 1, -line - 1], color=PALETTE["plain"], linewidth=0.8)
             axis.plot(rank, 0, "o", color=PALETTE[""], markersize=4)
-            axis.annotate(f" {rank:.2f}  {plain_text(str(method))}", (len(ranks) + 0.1, -line - 1), va="center")
-        for level, ends in enumerate(family.bars):
-            first, last = (float(ranks.iloc[place]) for place in ends)
-            axis.plot([first - 0.03, last + 0.03], [0.35 + 0.3 * level] * 2, color="black", linewidth=2.5)
+            text = f"  {rank:.2f}  {plain_text(str(method))}"
+            axis.annotate(text, (end + step * len(bars), -line - 1), va="center")
+        for place, (first, last) in enumerate(bars, 1):
+            axis.plot([end + step * place] * 2, [-first - 0.7, -last - 1.3], color="black", linewidth=2.5)
         axis.set_title(f"{plain_text(family.title)}\n{family.note}", fontsize=8)
         axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
         axis.set_ylim(bottom=-len(ranks) - 0.9)

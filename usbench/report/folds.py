@@ -147,7 +147,8 @@ def _one(parts: tuple[Result, ...]) -> Result:
         row["chosen"] = "; ".join(dict.fromkeys(chosen))
     return AllFolds(
         first.folder, row, _facts([part.facts for part in parts]), key_of({"folds": [p.finetuned for p in parts]}),
-        _versions(parts), first.budget, first.recipe, first.lineage, first.schedules, first.revision, first.file, parts,
+        _versions(parts), first.budget, first.recipe, first.lineage, first.schedules, first.revision,
+        _processors(parts), first.file, parts,
     )  # fmt: skip
 
 
@@ -167,6 +168,11 @@ def _facts(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif len(numbers) == len(values):
             found[name] = sum(numbers) / len(numbers)
     return found
+
+
+def _processors(parts: Iterable[Result]) -> tuple[str, ...]:
+    """Of all folds."""
+    return tuple(dict.fromkeys(name for part in parts for name in part.processors))
 
 
 def _versions(parts: Iterable[Result]) -> dict[str, str]:

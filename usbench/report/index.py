@@ -116,7 +116,8 @@ def _known(folder: Path, entry: dict[str, Any] | None, stamp: list[int] | None) 
     with contextlib.suppress(KeyError, TypeError):
         if entry is not None and stamp is not None and entry["stamp"] == stamp:
             parts = {f.name: entry[f.name] for f in fields(Result) if f.name != "folder"}
-            result = Result(folder, **{**parts, "budget": tuple(parts["budget"])})
+            lists = {name: tuple(parts[name]) for name in ("budget", "processors")}
+            result = Result(folder, **{**parts, **lists})
             result.__dict__["digest"] = str(entry["digest"])  # what the cached property would find
             return result
     return None

@@ -84,7 +84,7 @@ class Rerun:
             if len(fitting) != 1:
                 many = "no row" if not fitting else f"{len(fitting)} rows"
                 raise UsbenchError(
-                    f"--rerun {text}: {many} of {self.store.root} begin so; give a number of rows, 'all', or keys: "
+                    f"--rerun {text}: {many} of {self.store.name} begin so; give a number of rows, 'all', or keys: "
                     f"{listed(row.key for row in fitting or rows)}."
                 )
             chosen += fitting

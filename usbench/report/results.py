@@ -49,6 +49,7 @@ class Result:
     lineage: str = ""  # a digest of what its trainings are, but for seed, images and schedules; empty where they lack
     schedules: str = ""  # those
     revision: int = 0  # of the rules that it was scored by
+    processors: tuple[str, ...] = ()  # that its trainings ran on, GPUs with them
     file: str = SCORES  # of its folder: the per-image scores
 
     @property
@@ -111,8 +112,11 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> dict[str,
     The budget is what was given. What was used may be a little less, as a batch holds whole clips.
     """
     try:
-        tuned = dict(store.record(f"finetune-{finetuned}")["identity"])
-        source = dict(store.record(f"pretrain-{tuned['pretrained']}")["identity"]) if tuned["pretrained"] else {}
+        records = [store.record(f"finetune-{finetuned}")]
+        tuned, source = dict(records[0]["identity"]), {}
+        if tuned["pretrained"]:
+            records.append(store.record(f"pretrain-{tuned['pretrained']}"))
+            source = dict(records[1]["identity"])
         schedules = [part.pop("schedule", None) for part in (tuned, source)]  # what fits frozen features has none
         budget = (int(schedules[1]["steps"]), int(schedules[1]["batch"])) if schedules[1] else ()
         for part in (tuned, source):
@@ -121,6 +125,7 @@ def _trainings(store: Store, finetuned: str, facts: dict[str, Any]) -> dict[str,
         return {
             "budget": budget, "recipe": json.dumps(schedules[0], sort_keys=True),
             "lineage": key_of({"tuned": tuned, "source": source}), "schedules": key_of({"of": schedules}),
+            "processors": tuple(dict.fromkeys(str(r["processor"]) for r in records if r.get("processor"))),
         }  # fmt: skip
     except (
         UsbenchError,

@@ -96,7 +96,7 @@ def _calibration(table: pd.DataFrame) -> float:
 def mean_of(scores: Scores, metric: str) -> Estimate:
     """The mean over the images that count."""
     return (
-        crossed_interval(scores.values[metric], scores.groups, strata=scores.strata.get(metric))
+        crossed_interval(scores.values[metric], scores.groups, strata=scores.strata.get(metric), share=True)
         if metric in scores.values
         else NOTHING
     )
@@ -108,7 +108,7 @@ def over_videos(scores: Scores, metric: str) -> Estimate:
         return NOTHING
     codes, _ = pd.factorize(scores.videos)
     means = pd.DataFrame(scores.values[metric]).groupby(codes).mean().to_numpy()
-    return crossed_interval(means, scores.groups[np.unique(codes, return_index=True)[1]])
+    return crossed_interval(means, scores.groups[np.unique(codes, return_index=True)[1]], share=True)
 
 
 def counts_of(scores: Scores) -> list[float]:

@@ -8,15 +8,11 @@ from pathlib import Path
 
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
-from usbench.report.confusion import NAME as CONFUSION
-from usbench.report.confusion import confusion_table, matrices
 from usbench.report.files import write_csv
 from usbench.report.forest import NAME as PICTURE
 from usbench.report.forest import forest
-from usbench.report.leaderboard import board_of
 from usbench.report.results import results
-from usbench.report.trainings import NAME as TRAININGS
-from usbench.report.trainings import trainings_table
+from usbench.report.tables import tables_of
 from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Stage
 from usbench.runs.store import Store
@@ -70,10 +66,8 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
         },
     )  # fmt: skip
     every = suite_cells(folder, store)
-    write_csv(board_of(every), folder / "leaderboard.csv")
-    if pooled := matrices(result for cell in every for result in cell.results):
-        write_csv(confusion_table(pooled), folder / CONFUSION)
-    write_csv(trainings_table(store, filter(store.has, stages)), folder / TRAININGS)
+    for name, table in tables_of(every, stages, store).items():
+        write_csv(table, folder / name)
     forest(every, folder / PICTURE)
     return folder, every
 

@@ -14,16 +14,13 @@ from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
 from usbench.report import kept
 from usbench.report.cells import Cell, cells
-from usbench.report.confusion import NAME as CONFUSION
-from usbench.report.confusion import Matrix, confusion_table, matrices
+from usbench.report.confusion import Matrix, matrices
 from usbench.report.families import families
 from usbench.report.files import write_csv
 from usbench.report.folds import shared_by
-from usbench.report.leaderboard import board_of
 from usbench.report.masks import MASKS
 from usbench.report.results import Result, evaluations, results, whole
-from usbench.report.trainings import NAME as TRAININGS
-from usbench.report.trainings import trainings_table
+from usbench.report.tables import tables_of
 from usbench.runs.records import is_stage, write_json
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
@@ -90,10 +87,8 @@ def summarise(plan: Plan, store: Store) -> Summary:
     }  # fmt: skip
     write_json(folder / "run.json", run)
     summary = read_summary(folder, store)
-    write_csv(board_of(summary.cells), folder / "leaderboard.csv")
-    write_csv(trainings_table(store, (stage.id for stage in plan.stages)), folder / TRAININGS)
-    if found := matrices(result for cell in summary.cells for result in cell.results):
-        write_csv(confusion_table(found), folder / CONFUSION)
+    for name, table in tables_of(summary.cells, (stage.id for stage in plan.stages), store).items():
+        write_csv(table, folder / name)
     if not all((folder / name).is_file() for name in summary.pictures):
         draw(summary, store)
     return summary

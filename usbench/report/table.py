@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from usbench.evaluate.statistics import Estimate
-from usbench.report.cells import Cell
+from usbench.report.cells import Cell, processors_of
 from usbench.report.differences import pooled
 from usbench.report.files import one_line
 from usbench.report.folds import FOLDS, folded
@@ -212,6 +212,16 @@ def _notes(every: Sequence[Cell]) -> list[str]:
     if leaky := sorted({f"{c.row['leaks']} of {c.row['test_data']}" for c in every if c.row["leaks"]}):
         notes.append(
             f"Let pass by --allow-leaks: training images that are near-duplicates of tested ones, {', '.join(leaky)}."
+        )
+    if rivals := sum(cell.rivals for cell in every):
+        notes.append(
+            f"Tests that stand in several stores with other scores, as another machine may give them: {rivals}; those "
+            "of the store that is named first are shown."
+        )
+    if len(processors := processors_of(every)) > 1:
+        notes.append(
+            f"Rows were trained on different processors ({'; '.join(processors)}): equal seeds pair nothing between "
+            "them, and rounding alone moves scores."
         )
     versions: dict[str, set[str]] = {}
     for cell in every:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
@@ -20,6 +22,7 @@ from usbench.report.remake import Remaker
 from usbench.report.results import BY_TEST, Result, whole
 from usbench.report.suite import suite_cells
 from usbench.report.summary import read_summary
+from usbench.report.tables import BESIDE, BOARD, stages_of, tables_of
 from usbench.runs.records import digests_of, seal_of
 from usbench.runs.store import Store
 from usbench.spec import key_of
@@ -78,7 +81,7 @@ class Verifier:
             yield name
             self.report.stages += 1
             for problem in self._stage(name):
-                self.report.wrong.append((f"{self.store.folder(name) / problem}", self.fed_by(name)))
+                self.report.wrong.append((f"{self.store.stages / name / problem}", self.fed_by(name)))
 
     def _stage(self, name: str) -> list[str]:
         """What is wrong with a stage, each beginning with the file."""
@@ -86,7 +89,7 @@ class Verifier:
             return [f"record.json: half-written ({self.unreadable[name]}); delete the folder and run again"]
         if name not in self.records:
             return ["record.json: the stage is missing; run again"]
-        record, folder = self.records[name], self.store.folder(name)
+        record, folder = self.records[name], self.store.stages / name
         wrong = []
         if f"{record.get('kind')}-{_key_of(_of(record, 'identity'))}" != name:
             wrong.append("record.json: its key is not that of what it says it is")
@@ -127,32 +130,51 @@ class Verifier:
             self.report.skip(answer.skipped)
         return [answer.wrong] if answer.wrong else []
 
-    def tables(self) -> None:
-        """Check the table of every run and suite against its scores."""
-        folders = [path.parent for name in ("run.json", "suite.json") for path in self.store.root.glob(f"*/{name}")]
-        for folder in sorted(set(folders)):
-            table = folder / "leaderboard.csv"
+    def tables(self, place: Path | None = None) -> None:
+        """Check the tables of every run and suite against the scores, those that lie in another place by its files."""
+        kinds = ("run.json", "suite.json")
+        for said in sorted(path for name in kinds for path in self.store.root.glob(f"*/{name}")):
             try:
-                run = (folder / "run.json").is_file()
-                self.table(table, read_summary(folder, self.store).cells if run else suite_cells(folder, self.store))
+                run = said.name == kinds[0]
+                every = read_summary(said.parent, self.store).cells if run else suite_cells(said.parent, self.store)
+                made = tables_of(every, stages_of(said), self.store)
             except (UsbenchError, KeyError, TypeError) as error:
-                self.report.wrong.append((f"{table}: cannot be made again ({error})", []))
+                self.report.wrong.append((f"{said.parent / BOARD}: cannot be made again ({error})", []))
+                continue
+            if place is None:
+                self.table(said.parent / BOARD, made[BOARD])
+            for name in BESIDE:
+                self._lines((place or said.parent) / name, made.get(name))
 
-    def table(self, path: Path, every: Sequence[Cell]) -> None:
+    def _lines(self, path: Path, made: pd.DataFrame | None) -> None:
+        """Check that each line of a table is one that is made again; a store may have finished more since."""
+        try:
+            written = path.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            self.report.wrong.append((f"{path}: it cannot be read ({error})", []))
+            return
+        known = set() if made is None else set(csv_text(made).splitlines())
+        if wrong := [line for line, text in enumerate(written, 1) if text not in known]:
+            more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
+            self.report.wrong.append((f"{path}: line {wrong[0]} is another when made again{more}", []))
+
+    def table(self, path: Path, board: pd.DataFrame) -> None:
         """Check a leaderboard against the rows that it should have."""
         try:
             written = _rows(path.read_text("utf-8"))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, csv.Error) as error:
             self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
             return
-        made = _rows(csv_text(board_of(every)))
+        made = _rows(csv_text(board))
         self.report.rows += len(written)
         columns = {name for row in made.values() for name in row}
         if written and (lacking := sorted(columns - {name for row in written.values() for name in row})):
             self.report.wrong.append((f"{path}: it lacks the column {lacking[0]} and {len(lacking) - 1} more", []))
         for key, row in written.items():
             if key not in made:
-                self.report.wrong.append((f"{path}: nothing in {self.store.root} makes row {key}", [key]))
+                self.report.wrong.append((f"{path}: nothing in {self.store.name} makes row {key}", [key]))
                 continue
             apart = [
                 (name, row[name], made[key][name]) for name in row if name in made[key] and row[name] != made[key][name]
@@ -173,7 +195,7 @@ class Verifier:
         sources = [_of(self.records.get(name, {}), "identity").get("pretrained") for name in tuned]
         yield from self.stages([*names, *tuned, *(f"pretrain-{key}" for key in sources if key)])
         try:
-            self.table(path, [cell for cell in self._asked(suites, names) if cell.row["setting"] in keys])
+            self.table(path, board_of([cell for cell in self._asked(suites, names) if cell.row["setting"] in keys]))
         except UsbenchError as error:
             self.report.wrong.append((f"{path}: cannot be made again ({error})", []))
 
@@ -185,7 +207,7 @@ class Verifier:
         folders = {path.parent for path in self.store.root.glob("*/suite.json")}
         every = [cell for folder in sorted(folders) for cell in suite_cells(folder, self.store)]
         if lacking := suites - {cell.row["suite"] for cell in every}:
-            raise UsbenchError(f"{self.store.root} has no suite '{sorted(lacking)[0]}'")
+            raise UsbenchError(f"{self.store.name} has no suite '{sorted(lacking)[0]}'")
         return [cell for cell in every if cell.row["suite"] in suites]
 
 
@@ -197,9 +219,13 @@ def suites_of(path: Path) -> set[str]:
 def keys_of(path: Path) -> set[str]:
     """The keys of the rows of a leaderboard; what its test set chose goes by the row that it is of."""
     try:
-        return {key.removesuffix(BY_TEST) for key in _rows(path.read_text("utf-8"))}
-    except (OSError, ValueError, KeyError) as error:
-        raise UsbenchError(f"{path} cannot be read as a leaderboard ({error}): give its CSV.") from None
+        rows = _rows(path.read_text("utf-8"))
+        if not all("score_mean" in row for row in rows.values()):
+            raise KeyError("score_mean")
+        return {key.removesuffix(BY_TEST) for key in rows}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        what = f"no column {error}" if isinstance(error, KeyError) else error
+        raise UsbenchError(f"{path} cannot be read as a leaderboard ({what}): give its CSV.") from None
 
 
 def row_name(row: Mapping[str, Any]) -> str:

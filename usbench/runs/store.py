@@ -49,8 +49,9 @@ def _taken_over(stage_id: str) -> Taken:
 class Store:
     """Results by key, in a folder that may be shared."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = "") -> None:
         self.root = root
+        self.name = name or str(root)  # by which a reader knows it, who may never have seen the folder
         self.stages = root / "stages"
         self.failed = root / "failed"
         self.begun = root / "begun"
@@ -90,14 +91,14 @@ class Store:
         """Refuse a store that a newer usbench wrote."""
         path = self.root / "store.json"
         if not path.is_file():
-            raise UsbenchError(f"{self.root} is no usbench store (it has no store.json): name the --out of a run.")
+            raise UsbenchError(f"{self.name} is no usbench store (it has no store.json): name the --out of a run.")
         try:
             schema = int(json.loads(path.read_text("utf-8"))["schema"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsbenchError(f"{path} cannot be read ({error}): restore it or start a new store.") from None
         if schema > SCHEMA:
             raise UsbenchError(
-                f"{self.root} has store schema {schema}, newer than the {SCHEMA} known here: update usbench."
+                f"{self.name} has store schema {schema}, newer than the {SCHEMA} known here: update usbench."
             )
         return self
 

@@ -54,6 +54,10 @@ class Trials:
         lacking = {row for row in self._rows() if not self._whole(row, store)}
         return [s for s in self.plans[0][1].stages if s.kind == "evaluate" and _row(s) in lacking]
 
+    def wanted(self, store: Store) -> list[Stage]:
+        """Every training, and the tests of the chosen trials; those of one trial where nothing is chosen yet."""
+        return unique([*self.trained, *self.chosen(store), *self.unchosen(store)])
+
     def _whole(self, row: Row, store: Store) -> bool:
         """Whether all trials of a row are trained, or there is nothing to choose."""
         tuned = [s for _, plan in self.plans for s in plan.stages if s.kind == "finetune" and _row(s) == row]
@@ -107,10 +111,9 @@ class SuitePlan:
         """How many stages the runs would take if nothing were shared."""
         return sum(len(plan.stages) for run in self.runs for _, plan in run.plans)
 
-    def wanted(self) -> list[Stage]:
-        """Every training, and the tests of one trial of each run: as many as will be done, whatever is chosen."""
-        tests = [s for run in self.runs for s in run.plans[0][1].stages if s.kind == "evaluate"]
-        return unique([*self.trainings, *tests])
+    def wanted(self, store: Store) -> list[Stage]:
+        """As many stages as will be done, whatever is chosen."""
+        return unique(stage for run in self.runs for stage in run.wanted(store))
 
     def as_plan(self, stages: list[Stage]) -> Plan:
         """Some of its stages as a plan that an engine takes."""
@@ -170,8 +173,11 @@ def _do_suite(
     failed: dict[str, tuple[Stage, str]] = {}
     left_out: dict[str, Stage] = {}
     computed, bad_input = 0, True
+    tests: list[Stage] = []
     for stages in (plan.without_choice, plan.chosen_last):
         some = plan.as_plan(stages(store))
+        # Chosen once: a training that is made again for its weights may score otherwise on another machine.
+        tests = [stage for stage in some.stages if stage.kind == "evaluate"]
         try:
             computed += run_plan(
                 some, store, registry, observer, workers=workers or some.workers, fail_fast=fail_fast, cluster=cluster
@@ -186,4 +192,4 @@ def _do_suite(
     if failed or left_out:
         left_out |= {stage.id: stage for run in plan.runs for stage in run.unchosen(store)}
         raise StagesFailed(failed, left_out, computed, bad_input=bad_input and bool(failed) and not computed)
-    return plan.tests(store), computed
+    return tests, computed

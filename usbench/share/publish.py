@@ -22,13 +22,13 @@ from typing import Any
 import pandas as pd
 
 from usbench.errors import UsbenchError
-from usbench.runs.records import is_stage
+from usbench.report.tables import BESIDE, BOARD, stages_of
 from usbench.runs.store import SCHEMA, Store
 from usbench.whole import written
 
 ARCHIVE = "scores.zip"
 LEFT_OUT = (".safetensors",)  # ends the names of weights, masks and checkpoints
-TABLES = ("leaderboard.csv", "confusion.csv", "trainings.csv")
+TABLES = (BOARD, *BESIDE)
 KINDS = ("run.json", "suite.json")  # says what folder it is
 MEMBER = re.compile(r"store\.json|(stages/)?[\w.-]+/[\w.-]+", re.ASCII)
 MOST = 2 << 30  # bytes, unpacked
@@ -62,6 +62,9 @@ def publish(source: Path, output: Path) -> list[Path]:
         there += pictures
         for path in there[1:]:
             shutil.copyfile(path, output / path.name)
+        for name in TABLES:
+            if not (source / name).is_file():  # of what was published here before
+                (output / name).unlink(missing_ok=True)
     except OSError as error:
         raise UsbenchError(f"-o {output} cannot be written ({error.strerror}): name another folder.") from None
     return [*(output / path.name for path in there[1:]), output / ARCHIVE]
@@ -91,18 +94,6 @@ def _without_places(path: Path) -> str:
     return json.dumps(named(json.loads(path.read_text("utf-8"))), indent=1, sort_keys=True)
 
 
-def stages_of(path: Path) -> list[str]:
-    """The stages that a run or a suite stands on."""
-    try:
-        said = json.loads(path.read_text("utf-8"))["stages"]
-        found = [part if isinstance(part, str) else str(part[0]) for part in said]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UsbenchError(f"{path} cannot be read ({error}): run the same command again.") from None
-    if wrong := [name for name in found if not is_stage(name)]:
-        raise UsbenchError(f"{path} cannot be read (no stage is called {wrong[0][:80]!r}): run the same command again.")
-    return found
-
-
 @contextlib.contextmanager
 def unpacked(archive: Path) -> Iterator[Store]:
     """The store in a published zip, in a folder that goes away."""
@@ -118,7 +109,7 @@ def unpacked(archive: Path) -> Iterator[Store]:
                 zipped.extractall(place)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
             raise UsbenchError(f"{archive} cannot be read ({error}): download it again.") from None
-        yield Store(Path(place)).check_schema()
+        yield Store(Path(place), str(archive)).check_schema()
 
 
 def opened(folder: Path) -> Store:
