@@ -68,7 +68,8 @@ def _cell(rows: pd.DataFrame) -> str:
         return " | "
     if len(rows) > 1:
         row = rows.iloc[0]
-        raise SystemExit(f"{_method(row)} on {row.test_data} stands in {len(rows)} rows, as of folds: of these there is no table here.")
+        where = f"{_method(row)} on {row.test_data} stands in {len(rows)} rows"
+        raise SystemExit(f"{where}, as of folds: of these there is no table here.")
     (row,) = rows.to_dict("records")
     delta, low, high = (row[f"delta_vs_supervised{end}"] for end in ("", "_low", "_high"))
     interval = "" if pd.isna(low) else f" [{low:+.3f}, {high:+.3f}]"
