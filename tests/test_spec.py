@@ -51,6 +51,12 @@ def test_what_is_given_wins_over_the_preset_and_the_rest_of_a_schedule_stays() -
     assert spec.pretrain.batch == preset["pretrain"]["batch"] and spec.finetune.steps == preset["finetune"]["steps"]
 
 
+def test_a_plugin_stands_in_a_spec_as_it_stands_in_rows() -> None:
+    given = {"loss": " simclr: temperature=0.1,", "backbone": "unet-tiny:", "protocol": "segment: "}
+    spec = resolve(given)
+    assert (spec.loss, spec.backbone, spec.protocol) == ("simclr:temperature=0.1", "unet-tiny", "segment")
+
+
 def test_the_presets_targets_belong_to_the_presets_data() -> None:
     assert resolve({"loss": "none"}).ood
     assert resolve({"loss": "none", "data": ["mine.h5"]}).ood == ()

@@ -116,6 +116,11 @@ class RunSpec(BaseModel):
     auto_batch: bool = False  # train in less memory where it does not do; no key hangs on it
     preset: str = "quick"
 
+    @field_validator("loss", "backbone", "protocol")
+    @classmethod
+    def _as_written_in_rows(cls, text: str) -> str:
+        return str(Choice.parse(text))
+
     @field_validator("pretrain")
     @classmethod
     def _one_rate(cls, schedule: ScheduleSpec) -> ScheduleSpec:

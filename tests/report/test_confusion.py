@@ -70,6 +70,17 @@ def test_frames_of_all_folds_are_counted_together(pooled: tuple[Store, list[pd.D
     assert {m.row["loss"] for m in read(store)} == {"uscl", "byol"}
 
 
+@pytest.mark.parametrize("again", ["0 without GE", "split.json"])
+def test_folds_that_share_an_image_are_not_counted_together(
+    pooled: tuple[Store, list[pd.DataFrame]], again: str
+) -> None:
+    store, tables = pooled
+    put(store, "uscl", 0, 0, arena="again", fold=again, scores=tables[0], facts=FACTS)
+    found = [m for m in read(store) if m.row["loss"] == "uscl" and m.unit == "frame"]
+    assert sorted(m.folds for m in found) == sorted((str(fold),) for fold in (*range(5), again))
+    assert all(m.counts.sum() == 60 for m in found)
+
+
 def test_videos_are_judged_by_the_mean_of_their_frames(pooled: tuple[Store, list[pd.DataFrame]]) -> None:
     store, tables = pooled
     label, predicted = [], []

@@ -45,6 +45,19 @@ def test_every_row_with_a_baseline_is_a_point_at_its_difference(store: Store, dr
     pyplot().close(figure)
 
 
+def test_a_panel_above_an_empty_place_has_the_numbers_of_its_axis(store: Store, drawn: list[Any]) -> None:
+    for tested in "abcd":
+        for loss in ("none", "one"):
+            put(store, loss, 0, 0.1, test_data=tested, arena=tested)
+    forest(cells(Index([store]).results), Path("unused"))
+    (figure,) = drawn
+    figure.canvas.draw()
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    labelled = [axis.get_title() for axis in shown if any(t.get_visible() for t in axis.get_xticklabels())]
+    assert labelled == ["x → b", "x → c", "x → d"]  # of three columns and two rows
+    pyplot().close(figure)
+
+
 def test_each_protocol_has_a_panel_and_folds_are_one_point(store: Store, drawn: list[Any]) -> None:
     for protocol in ("pocus", "pocus:train=full"):
         for fold in range(3):

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,21 @@ from rich.console import Console
 from usbench.api.stored import of_stores
 from usbench.errors import UsbenchError
 from usbench.evaluate.segmentation import METRICS
-from usbench.evaluate.statistics import crossed_interval
+from usbench.evaluate.statistics import Estimate, crossed_interval
 from usbench.report.cells import cells
 from usbench.report.columns import COLUMNS, columns
 from usbench.report.differences import pooled
 from usbench.report.files import csv_text, inert, markdown_text, write_csv
 from usbench.report.index import Index
-from usbench.report.leaderboard import leaderboard, table_of
-from usbench.report.results import evaluations
+from usbench.report.leaderboard import board_of, table_of
+from usbench.report.results import Result, evaluations
 from usbench.report.robustness import robustness_tables
-from usbench.report.table import footnotes, results_table, results_tables
+from usbench.report.table import footnotes, interval, results_table, results_tables
 from usbench.runs.store import Store
+
+
+def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
+    return board_of(cells(found))
 
 
 def test_means_and_differences_are_those_of_the_images(store: Store) -> None:
@@ -58,6 +63,29 @@ def test_what_is_lost_out_of_distribution_is_lost_by_the_same_networks_and_seeds
     means = [np.mean([t.dice[t.lesion].mean() for t in tables]) for tables in ([inside[0], inside[2]], out)]
     assert table.drop_from_in["away"] == pytest.approx(means[0] - means[1])
     assert math.isnan(table.drop_from_in["home"])
+
+
+def test_a_set_without_a_lesion_tells_nothing_of_what_is_lost(store: Store) -> None:
+    put(store, "none", 0, 0.0, arena="a/home", test_data="home", shift="in")
+    normal = made_up_scores(0, 0.0).assign(lesion=False)
+    put(store, "none", 0, 0.0, arena="a/none", test_data="normal", shift="in", scores=normal)
+    put(store, "none", 0, -0.2, arena="a/away", test_data="away", shift="out")
+    table = leaderboard(Index([store]).results).set_index("test_data")
+    assert table.drop_from_in["away"] == pytest.approx(table.score_mean["home"] - table.score_mean["away"])
+    assert table.images["normal"] == 0 and math.isnan(table.score_mean["normal"])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.01, -0.2, 0.3), "+.010 [-.200, +.300]"),
+        ((10.123, -20.5, 100.25), "+10.123 [-20.500, +100.250]"),
+        ((0.0, math.nan, math.nan), "+.000"),
+        ((-1.5, math.nan, math.nan), "-1.500"),
+    ],
+)
+def test_a_difference_is_shown_as_the_number_it_is(numbers: tuple[float, float, float], text: str) -> None:
+    assert interval(Estimate(*numbers, math.nan)) == text
 
 
 def test_normal_images_stand_apart(store: Store) -> None:

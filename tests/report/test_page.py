@@ -123,6 +123,18 @@ def test_the_policy_lets_only_the_pages_own_style_and_script_work(store: Store) 
         assert not re.search(r'\bstyle="|\bon\w+="|(?:src|href)="(?!#|data:)', text)
 
 
+def test_robustness_is_drawn_of_the_metric_that_the_figures_are_of(store: Store) -> None:
+    for loss in ("none", "mine"):
+        put(store, loss, 0, 0.0, arena="a/clean")
+        put(store, loss, 0, -0.1, arena="a/blur", shift="blur:1")
+    facts = {"primary": "area_truth", "metrics": ["area_truth"]}
+    for shift in ("in", "blur:1"):
+        put(store, "none", 0, 0.0, arena=f"b/{shift}", shift=shift, facts=facts, protocol="other")
+    (figure,) = re.findall(r"<svg[^>]*>(?:(?!</svg>).)*under blur.*?</svg>", page(store), re.S)
+    assert "Dice under blur" in figure and len(re.findall(r"severity 1: 0\.", figure)) == 2
+    assert len(re.findall("severity 1: ", figure)) == 2
+
+
 def test_the_page_of_an_empty_store_says_so(store: Store) -> None:
     assert "There is no finished result yet" in page(store)
 

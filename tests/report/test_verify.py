@@ -12,6 +12,10 @@ import pandas as pd
 import pytest
 from made_up import put
 
+from usbench.data.pack import Pack
+from usbench.errors import UsbenchError
+from usbench.hooks import Entry
+from usbench.report.verify import Verifier
 from usbench.runs.store import Store
 
 Usbench = Callable[..., Any]
@@ -158,6 +162,51 @@ def test_what_cannot_be_made_again_here_is_said_to_be_skipped(
         path.write_text(path.read_text().replace(".h5", ".gone"))
     said = usbench("verify", runs)
     assert said.code == 0 and "skipped: 3 × an evaluation on 'discs', whose pack" in said.out
+
+
+def test_a_damaged_pack_is_not_blamed_on_the_scores(
+    usbench: Usbench, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(self: Pack) -> None:
+        raise UsbenchError(f"{self.path} is damaged.")
+
+    monkeypatch.setattr(Pack, "check", check)
+    said = usbench("verify", runs)
+    assert said.code == 0 and "discs', whose pack is of no use here: " in said.out and "is damaged" in said.out
+
+
+def test_a_protocol_that_was_changed_is_not_blamed_on_the_scores(
+    usbench: Usbench, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Entry, "parse", lambda self, options: {}["gone"])
+    said = refused(usbench, runs)
+    assert "protocol 'segment' failed: KeyError: 'gone'" in said
+    monkeypatch.setattr(Entry, "source", "another")
+    said = usbench("verify", runs)
+    assert said.code == 0 and "by protocol 'segment', which was changed since" in said.out
+
+
+def test_a_table_of_rows_with_two_baselines_holds_by_the_run_that_made_it(
+    usbench: Usbench, store: Store, tmp_path: Path
+) -> None:
+    for place, gain in enumerate((0.0, 0.1)):
+        for loss in ("none", "mine"):
+            put(store, loss, 0, gain + 0.01 * (loss == "mine"), arena=f"a{place}", setting=f"{loss}{place}")
+    tests: list[list[list[str]]] = [[], []]
+    for path in store.stages.glob("evaluate-*/record.json"):
+        record = json.loads(path.read_text())
+        tests[int(record["row"]["setting"][-1])].append([path.parent.name, "test"])
+        path.write_text(json.dumps({**record, "row": {**record["row"], "arena": "a"}}))
+    for place, stages in enumerate(tests):
+        (store.root / f"run{place}").mkdir()
+        run = {"spec": {}, "stages": stages, "packs": {}}
+        (store.root / f"run{place}" / "run.json").write_text(json.dumps(run))
+    assert usbench("leaderboard", store.root, "--csv", tmp_path / "b.csv").code == 0
+    table = pd.read_csv(tmp_path / "b.csv").set_index("key")
+    assert table.delta_vs_supervised["mine0"] == pytest.approx(0.01) == table.delta_vs_supervised["mine1"]
+    found = Verifier(store)
+    list(found.csv(tmp_path / "b.csv"))
+    assert [what for what, _ in found.report.wrong if "delta_vs" in what] == []
 
 
 def test_the_columns_and_the_empty_masks_are_explained(usbench: Usbench) -> None:

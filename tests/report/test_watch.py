@@ -20,7 +20,7 @@ import pytest
 from made_up import put
 
 from usbench.errors import UsbenchError
-from usbench.report.watch import Server, Watched
+from usbench.report.watch import Handler, Server, Watched
 from usbench.runs.store import Store
 
 
@@ -59,6 +59,25 @@ def test_the_page_is_that_of_the_present_state(server: Server, store: Store) -> 
     assert "mine" in text and headers["ETag"].strip('"') == after["tag"]
     assert ask(server, "/", If_None_Match=headers["ETag"])[::2] == (304, "")
     assert json.loads(ask(server, "/state")[2])["working"] == []
+
+
+def test_a_reader_who_leaves_is_not_told_of_and_a_page_that_cannot_be_made_is_a_sentence(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def failing(error: Exception) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise error
+
+        return fail
+
+    for where, name, error in (
+        (Handler, "end_headers", ConnectionResetError("gone")), (Watched, "page", ZeroDivisionError("a\nb"))
+    ):  # fmt: skip
+        with monkeypatch.context() as patch, pytest.raises(http.client.RemoteDisconnected):
+            patch.setattr(where, name, failing(error))
+            ask(server, "/")
+    assert ask(server, "/state")[0] == 200
+    assert capfd.readouterr().err == "usbench: the page could not be made (ZeroDivisionError: a b).\n"
 
 
 def test_serving_writes_nothing(server: Server, store: Store) -> None:

@@ -185,8 +185,8 @@ def test_a_batch_of_the_protocols_own_is_named_as_its_option(
     installed: Registry, room: Room, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     room(4, 4, kind="finetune")
-    stage = stage_of(installed, tiny_settings, "finetune", loss="none", protocol="pocus:batch=8")
-    with pytest.raises(OutOfMemory, match=r"batch 8 and 32 px.*batch 4 fits.*--protocol pocus:batch=4"):
+    stage = stage_of(installed, tiny_settings, "finetune", loss="none", protocol="pocus:batch=8,lr=0.001")
+    with pytest.raises(OutOfMemory, match=r"batch 8 and 32 px.*batch 4 fits.*--protocol pocus:batch=4,lr=0.001 to"):
         do(installed, stage, tmp_path / "stage")
 
 

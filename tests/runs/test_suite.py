@@ -154,6 +154,7 @@ def test_a_bad_file_in_the_first_run_does_not_stop_the_others(
     assert said.code == 1 and "3 stages failed" in said.one_sentence()
     failed = said.out.splitlines()[-3:]
     assert all(line.startswith("failed: ") and "bad.safetensors is not a whole" in line for line in failed)
+    assert said.out.count("bad.safetensors is not a whole") == 3 + 3, said.out  # when it happens, and at the end
     table = pd.read_csv(tmp_path / "o" / "suite-tiny" / "leaderboard.csv")
     assert set(table.init) == {"random"} and set(table.loss) == {"simclr", "none", "none-long"}
 

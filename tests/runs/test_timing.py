@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from usbench.errors import RunFailed
 from usbench.hooks import Registry
 from usbench.runs import timing
 from usbench.runs.plan import make_plan
@@ -110,6 +111,19 @@ def test_a_probe_steps_the_true_training_and_leaves_nothing(
     assert by["pretrain"].by == MEASURED and by["evaluate"].by == UNKNOWN
     (kind,) = [kind for kind in found if kind.kind == "pretrain"]
     assert by["pretrain"].seconds == pytest.approx(found[kind] * 10**6)
+
+
+def test_what_fails_while_it_is_measured_is_a_sentence(
+    tiny_settings: dict[str, Any], installed: Registry, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_probe", lambda stage, registry: [][0])
+    plan = make_plan(installed, resolve({**tiny_settings, "loss": "byol"}), lambda *_: None)
+    with pytest.raises(RunFailed, match=r"pretrain byol, seed \d failed: IndexError"):
+        measure(plan.stages, store, Known.of([store]), installed, lambda kind: None)
+
+
+def test_of_a_record_without_its_parts_nothing_is_learnt() -> None:
+    assert Known.from_records([{}, {"identity": None}, {"identity": {"schedule": 1}}]).seconds == {}
 
 
 def test_a_record_is_believed_more_than_a_probe(store: Store) -> None:

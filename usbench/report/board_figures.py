@@ -18,7 +18,7 @@ from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell
 from usbench.report.families import LEAST_METHODS, LEAST_TRAININGS, families
-from usbench.report.figures import mean_ranks, plain_text, pyplot, save_figure
+from usbench.report.figures import hide, mean_ranks, plain_text, pyplot, save_figure
 from usbench.report.files import visible
 from usbench.report.folds import folded
 from usbench.report.gallery import SHARED, Group, cases_of_all, groups_of, opened, whole
@@ -59,8 +59,7 @@ def against_labels(every: Sequence[Cell], path: Path) -> None:
             axis.errorbar(at, means, ends, color=colour, marker=mark, linestyle=dash, markersize=4, linewidth=1.1)
         unseen = " (unseen)" if place[2] == "out" else ""
         axis.set_title(plain_text(f"{where(place)}{unseen}"), fontsize=8.5)
-    for axis in axes.flat[len(places) :]:
-        axis.set_visible(False)
+    hide(axes, len(places))
     axes[0, 0].set_xticks(list(x.values()), [f"{fraction:g}" for fraction in x])
     metric = title_of(next(iter(methods.values())).cells[0].primary)
     figure.supxlabel("label fraction, %", fontsize=9)

@@ -63,12 +63,25 @@ def of_videos(scores: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray,
 
 
 def matrices(results: Iterable[Result]) -> list[Matrix]:
-    """A matrix for each method, rule and unit; none for protocols that predict no classes."""
+    """A matrix for each method, rule and unit, and for each fold by itself where folds share images; none for
+    protocols that predict no classes."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         if result.facts.get("classes"):
             groups.setdefault(shared_by(result), []).append(result)
-    return [matrix for group in groups.values() for matrix in _pooled(group)]
+    return [matrix for group in groups.values() for some in _apart(group) for matrix in _pooled(some)]
+
+
+def _apart(group: list[Result]) -> list[list[Result]]:
+    """The results as one, or by their folds where an image stands in two of these."""
+    folds: dict[str, list[Result]] = {}
+    for result in group:
+        folds.setdefault(str(result.row["fold"]), []).append(result)
+    if len(folds) == 1:
+        return [group]
+    tested = [_read(some[0].folder / SCORES).get("name") for some in folds.values()]
+    names = [name for images in tested if images is not None for name in images]
+    return [group] if len(names) == len(set(names)) else list(folds.values())
 
 
 def _pooled(group: list[Result]) -> Iterator[Matrix]:

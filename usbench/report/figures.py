@@ -144,6 +144,14 @@ def plain_text(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
+def hide(axes: Any, count: int) -> None:
+    """Leave out the panels behind the first `count`; those above them have the numbers of the axis then."""
+    for place in range(count, axes.size):
+        axes.flat[place].set_visible(False)
+        if place >= axes.shape[1]:
+            axes.flat[place - axes.shape[1]].tick_params(labelbottom=True)
+
+
 def robustness(lines: Sequence[Line], path: Path) -> None:
     """The mean score with its interval over severity, 0 for clean images: a panel a corruption, a line a loss."""
     plt = pyplot()
@@ -153,8 +161,7 @@ def robustness(lines: Sequence[Line], path: Path) -> None:
     figure, axes = plt.subplots(
         rows, columns, figsize=(3.1 * columns, 2.3 * rows + 0.6), sharex=True, sharey=True, squeeze=False
     )
-    for axis in axes.flat[len(shared) :]:
-        axis.axis("off")
+    hide(axes, len(shared))
     alone = sum(not line.clean[0].row["baseline"] for line in lines) == 1
     for axis, (what, severities) in zip(axes.flat, shared.items(), strict=False):
         for line in lines:

@@ -8,7 +8,7 @@ from pathlib import Path
 from usbench.report.cells import Cell
 from usbench.report.differences import difference
 from usbench.report.families import method_of
-from usbench.report.figures import plain_text, pyplot, save_figure
+from usbench.report.figures import hide, plain_text, pyplot, save_figure
 from usbench.report.folds import folded
 from usbench.report.table import title_of
 
@@ -53,8 +53,7 @@ def forest(every: Sequence[Cell], path: Path) -> None:
         where = "" if shift == "in" else " (unseen)" if shift == "out" else f" ({shift})"
         axis.set_title("\n".join(map(plain_text, filter(None, (f"{trained} → {tested}{where}", by)))), fontsize=8)
         axis.grid(axis="x", alpha=0.25)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
+    hide(axes, len(panels))
     for axis, names in zip(axes[:, 0], named, strict=True):
         axis.set_yticks(range(len(names)), [plain_text(name) for name in names])
         axis.set_ylim(len(names) - 0.5, -0.5)

@@ -16,12 +16,7 @@ from usbench.report.differences import difference
 from usbench.report.families import mean_rank_of
 from usbench.report.folds import pooled_folds
 from usbench.report.ranks import Block, rank_blocks
-from usbench.report.results import Result, chosen_by_test
-
-
-def leaderboard(found: Sequence[Result]) -> pd.DataFrame:
-    """The table of results: one row a setting."""
-    return board_of(cells(found))
+from usbench.report.results import chosen_by_test
 
 
 def board_of(every: Sequence[Cell]) -> pd.DataFrame:
@@ -58,7 +53,8 @@ def adjusted(every: Sequence[Cell]) -> np.ndarray:
 def drops(every: Sequence[Cell]) -> list[float]:
     """What each row out of distribution loses to its own networks in distribution; NaN where nobody knows.
 
-    Seeds are those of the row, and several in-distribution sets count by their images.
+    Seeds are those of the row, and several in-distribution sets count by their images; one of none that counts, as
+    without a lesion, tells nothing.
     """
     inside: dict[tuple[int, str], list[Cell]] = {}
     for cell in every:
@@ -67,7 +63,7 @@ def drops(every: Sequence[Cell]) -> list[float]:
     found = []
     for cell in every:
         at_home = inside.get((cell.seeds[0], cell.results[0].finetuned), [])
-        at_home = [other for other in at_home if set(cell.seeds) <= set(other.seeds)]
+        at_home = [o for o in at_home if set(cell.seeds) <= set(o.seeds) and o.counts()["images"]]
         if cell.row["shift"] == "in" or not at_home:
             found.append(math.nan)
             continue

@@ -46,7 +46,7 @@ def page_text(
     shown = {id(cell) for cell in every}
     if apart := [cell for cell in by_fold if id(cell) not in shown]:  # cases are shown of folds, and ask for their rows
         rows += _rows(table_of(apart), apart, origins)
-    robust_of, robust = figures.robustness_panels(every, methods)
+    robust_of, robust = figures.robustness_panels([c for c in every if c.primary == primary], methods)
     budget_of, budget, same = figures.budget_panels(methods)
     data = {
         "rows": rows, "runs": origins.runs, "versions": origins.versions, "stages": origins.identities,

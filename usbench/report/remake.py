@@ -13,11 +13,12 @@ import pandas as pd
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.hooks import registry
+from usbench.hooks import Entry, registry
 from usbench.report.masks import MASKS, Masks
 from usbench.report.results import SCORES, Result
 from usbench.report.summary import places_of
 from usbench.runs.store import Store
+from usbench.source import told
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Remaker:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._packs: dict[str, Pack | None] = {}
+        self._packs: dict[str, Pack | str] = {}
         self._places: dict[str, Path] | None = None
 
     def compare(self, result: Result, record: Mapping[str, Any]) -> Answer:
@@ -43,8 +44,8 @@ class Remaker:
             return Answer(skipped=said)
         name, digest = result.row["test_data"], str(result.facts.get("pack", ""))
         pack = self._pack(digest)
-        if pack is None:
-            return Answer(skipped=f"an evaluation on '{name}', whose pack {digest} is not here")
+        if isinstance(pack, str):
+            return Answer(skipped=f"an evaluation on '{name}', {pack}")
         identity = dict(record["identity"]).get("protocol") or {}
         if not isinstance(identity, dict) or not isinstance(identity.get("options", {}), dict):
             return Answer(wrong="record.json: it does not say what protocol it was")
@@ -52,13 +53,16 @@ class Remaker:
         entry = entries.get(identity.get("name", ""))
         if entry is None:
             return Answer(skipped=f"an evaluation by protocol '{identity.get('name')}', which is not installed")
-        remade = self._scored(entry.build(**entry.parse(identity.get("options", {}))), result, pack)
-        wrong = remade if isinstance(remade, str) else _apart(result.folder / SCORES, remade)
+        try:
+            remade = self._scored(entry, identity.get("options", {}), result, pack)
+            wrong = remade if isinstance(remade, str) else _apart(result.folder / SCORES, remade)
+        except UsbenchError as error:
+            wrong = f"{MASKS}: {error}"
         if wrong and entry.source != identity.get("source"):
             return Answer(skipped=f"an evaluation by protocol '{entry.name}', which was changed since")
         return Answer(wrong=wrong)
 
-    def _scored(self, protocol: Any, result: Result, pack: Pack) -> pd.DataFrame | str:
+    def _scored(self, entry: Entry, options: dict[str, Any], result: Result, pack: Pack) -> pd.DataFrame | str:
         from usbench.evaluate.testing import score_images
 
         try:
@@ -76,16 +80,27 @@ class Remaker:
         if masks.shape[1:] != (pack.size, pack.size):
             return f"{MASKS}: its masks are {masks.shape[1]} × {masks.shape[2]}, the pack's images {pack.size}"
         rows = place[names].to_numpy()
-        return score_images(protocol, masks, pack, rows)
+        with told(f"protocol '{entry.name}'", [entry.where]):
+            return score_images(entry.build(**entry.parse(options)), masks, pack, rows)
 
-    def _pack(self, digest: str) -> Pack | None:
+    def _pack(self, digest: str) -> Pack | str:
+        """The pack, or why there is none to score with."""
         if self._places is None:
             self._places = places_of([self.store])
         if digest not in self._packs:
-            self._packs[digest] = Pack(self._places[digest]) if digest in self._places else None
-            if (found := self._packs[digest]) is not None:
-                found.check()
+            self._packs[digest] = self._opened(self._places[digest]) if digest in self._places else (
+                f"whose pack {digest} is not here"
+            )  # fmt: skip
         return self._packs[digest]
+
+    @staticmethod
+    def _opened(place: Path) -> Pack | str:
+        try:
+            pack = Pack(place)
+            pack.check()
+        except UsbenchError as error:
+            return f"whose pack is of no use here: {str(error).rstrip('.')}"
+        return pack
 
 
 def _apart(path: Path, remade: pd.DataFrame) -> str:

@@ -44,11 +44,16 @@ class Summary:
     @property
     def pictures(self) -> list[str]:
         """What is drawn of it: masks where there are some, mean ranks where there is enough to rank."""
-        masks = any((c.results[0].folder / MASKS).is_file() and c.counts()["lesions"] for c in self.cells)
+        masks = any((c.results[0].folder / MASKS).is_file() and _has_lesions(c) for c in self.cells)
         names = ["overlays.png"] if masks else []
         names += ["curves.png", f"{score_name(self.cells)}.png"]
         names += [ROBUSTNESS] if any(cell.corrupted for cell in self.cells) else []
         return names + (["ranks.png"] if any(family.enough for family in families(self.cells)) else [])
+
+
+def _has_lesions(cell: Cell) -> bool:
+    """Whether lesions are told from normal images there, and there are some."""
+    return bool(cell.counts()["lesions"] and cell.counts()["images"])
 
 
 def score_name(every: Sequence[Cell]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -175,9 +176,12 @@ def interval(estimate: Estimate) -> str:
     if math.isnan(estimate.mean):
         return ""
     if math.isnan(estimate.low):
-        return f"{estimate.mean:+.3f}".replace("0.", ".", 1)
-    numbers = [f"{x:+.3f}".replace("0.", ".", 1) for x in (estimate.mean, estimate.low, estimate.high)]
-    return "{} [{}, {}]".format(*numbers)
+        return _signed(estimate.mean)
+    return f"{_signed(estimate.mean)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
+
+
+def _signed(number: float) -> str:
+    return re.sub(r"^([+-])0\.", r"\1.", f"{number:+.3f}")
 
 
 def footnotes(every: Sequence[Cell], missing: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ import pandas as pd
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
 from usbench.report.files import csv_text
+from usbench.report.kept import together
 from usbench.report.leaderboard import board_of
 from usbench.report.remake import Remaker
 from usbench.report.results import BY_TEST, Result, whole
@@ -122,10 +123,7 @@ class Verifier:
         return wrong + [f"{name}: nobody recorded it" for name in found if name not in expected]
 
     def _scores(self, result: Result, record: Mapping[str, Any]) -> list[str]:
-        try:
-            answer = self.remaker.compare(result, record)
-        except UsbenchError as error:
-            return [f"masks.safetensors: {error}"]
+        answer = self.remaker.compare(result, record)
         if answer.skipped:
             self.report.skip(answer.skipped)
         return [answer.wrong] if answer.wrong else []
@@ -203,7 +201,7 @@ class Verifier:
         """The rows as the suites asked for them whose names stand in a table, or as they are recorded."""
         if suites == {""}:
             found = [whole(self.store, self.store.folder(name)) for name in names]
-            return cells([result for result in found if isinstance(result, Result)])
+            return cells([r for r in found if isinstance(r, Result)], together=together(self.store.root))
         folders = {path.parent for path in self.store.root.glob("*/suite.json")}
         every = [cell for folder in sorted(folders) for cell in suite_cells(folder, self.store)]
         if lacking := suites - {cell.row["suite"] for cell in every}:

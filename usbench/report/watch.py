@@ -9,6 +9,7 @@ import ipaddress
 import json
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,9 @@ from urllib.parse import urlsplit
 
 from usbench.errors import UsbenchError
 from usbench.report.cells import Memo, cells
+from usbench.report.files import one_line
 from usbench.report.index import Index
+from usbench.report.kept import RUN, SUITE, together
 from usbench.report.page import page_text
 from usbench.runs.lease import holder
 from usbench.runs.records import RECORD
@@ -51,9 +54,9 @@ class Watched:
                     finished += 1
                     if folder.name.startswith("evaluate-"):
                         shown.update(f"{folder}\n".encode())
-            for run in sorted(store.root.glob("*/run.json")):
+            for kept in sorted(path for name in (RUN, SUITE) for path in store.root.glob(f"*/{name}")):
                 with contextlib.suppress(OSError):
-                    shown.update(f"{run} {run.stat().st_mtime_ns}\n".encode())
+                    shown.update(f"{kept} {kept.stat().st_mtime_ns}\n".encode())
         return {"tag": shown.hexdigest()[:16], "finished": finished, "working": working}
 
     def page(self) -> tuple[str, str]:
@@ -67,7 +70,7 @@ class Watched:
                 index = Index(self.stores)
                 for key in index.memo.keys() - self._memo.keys():
                     self._memo[key] = index.memo[key]
-                every = cells(index.results, self._memo)
+                every = cells(index.results, self._memo, [t for store in self.stores for t in together(store.root)])
                 self._made = tag, page_text(every, self.stores, index.broken, images=self.images, live=tag)
             return self._made
 
@@ -93,6 +96,13 @@ class Server(ThreadingHTTPServer):
         """Bind without asking a name server what this machine is called."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader who leaves is nothing to tell of; anything else is one sentence, and the next reader is served."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            why = one_line(f"{type(error).__name__}: {error}")
+            print(f"usbench: the page could not be made ({why}).", file=sys.stderr)
 
     @property
     def url(self) -> str:

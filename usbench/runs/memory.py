@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from usbench.errors import Interrupted, NotSparing, OutOfMemory
 from usbench.runs.stage import Stage
+from usbench.spec import Choice
 
 if TYPE_CHECKING:
     from usbench.train.sparing import Sparing
@@ -111,9 +112,9 @@ def _sentence(do: Do, stage: Stage, watcher: Any, tried: _Tried) -> str:
 
 def _option(stage: Stage, batch: int) -> str:
     """How a user gives another batch; some protocols bring theirs."""
-    name, options = stage.places["plugins"]["protocol"]
-    if stage.kind == "finetune" and "batch" in options:
-        return f"--protocol {name}:batch={batch}"
+    if stage.kind == "finetune" and "batch" in stage.places["plugins"]["protocol"][1]:
+        asked = Choice.parse(stage.row["protocol"])
+        return f"--protocol {asked.model_copy(update={'options': {**asked.options, 'batch': batch}})}"
     return f"--set {stage.kind}.batch={batch}"
 
 

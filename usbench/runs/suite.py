@@ -175,7 +175,7 @@ def _do_suite(
     computed, bad_input = 0, True
     tests: list[Stage] = []
     for stages in (plan.without_choice, plan.chosen_last):
-        some = plan.as_plan(stages(store))
+        some = plan.as_plan([stage for stage in stages(store) if stage.id not in failed])
         # Chosen once: a training that is made again for its weights may score otherwise on another machine.
         tests = [stage for stage in some.stages if stage.kind == "evaluate"]
         try:

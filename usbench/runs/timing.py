@@ -16,6 +16,7 @@ from usbench.hooks import Registry
 from usbench.runs.agenda import missing
 from usbench.runs.stage import KINDS, Stage
 from usbench.runs.store import Store
+from usbench.source import told
 
 PROBE_SECONDS = 10.0
 PROBE_STEPS = 20
@@ -82,9 +83,11 @@ class Known:
         """Learn from these."""
         found: dict[Kind, list[float]] = {}
         for record in records:
-            steps = int((record["identity"].get("schedule") or {}).get("steps", 0))
-            took: Any = record["facts"].get("device_seconds") if steps else record.get("seconds")
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older usbench, or by hand
+            with contextlib.suppress(
+                KeyError, TypeError, ValueError, AttributeError
+            ):  # of an older usbench, or by hand
+                steps = int((record["identity"].get("schedule") or {}).get("steps", 0))
+                took: Any = record["facts"].get("device_seconds") if steps else record.get("seconds")
                 alike = kind_of(record["identity"], record["row"])
                 found.setdefault(alike, []).append(float(took) / max(1, steps))
         return cls(found)
@@ -157,7 +160,8 @@ def measure(
     found = {}
     for kind, stage in wanted.items():
         tell(str(kind))
-        with contextlib.suppress(OutOfMemory):  # nobody knows, then
+        plugins = (entry.where for entry in registry.entries())
+        with contextlib.suppress(OutOfMemory), told(stage.title, plugins):  # without memory nobody knows
             found[kind] = _probe(stage, registry)
     return found
 
