@@ -7,6 +7,8 @@ and head are trained too, and the fine-tune inherits the whole network (transfer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -41,11 +43,16 @@ class PyramidHead(nn.Module):
 
 @torch.no_grad()
 def channels_of(network: Network) -> list[int]:
-    """The channels of the encoder's maps, without the image itself where that is one of them."""
+    """The channels of the encoder's maps, without the image itself and without the empty maps that some have."""
     training, side = network.training, 2 * network.stride
     maps = network.eval().encoder(torch.zeros(1, 1, side, side))
     network.train(training)
-    return [level.shape[1] for level in maps if level.shape[-1] < side]
+    return [level.shape[1] for level in inner(maps, side)]
+
+
+def inner(maps: Sequence[Tensor], side: int) -> list[Tensor]:
+    """The maps that are smaller than the image and have channels."""
+    return [level for level in maps if level.shape[-1] < side and level.shape[1]]
 
 
 class SimMIMCNN(Loss):
@@ -92,8 +99,7 @@ class SimMIMCNN(Loss):
             if self.restoring is None:
                 return self.network(hidden).float()
             size = hidden.shape[-1]
-            maps = [level for level in self.network.encoder(hidden) if level.shape[-1] < size]
-            return self.restoring(maps, size).float()
+            return self.restoring(inner(self.network.encoder(hidden), size), size).float()
 
     def forward(self, batch: Batch) -> Tensor | dict[str, Tensor]:
         """Mean absolute error on masked pixels."""

@@ -253,6 +253,13 @@ def test_a_time_that_is_not_known_comes_from_the_frame_rate(make_pack: Callable[
     assert np.isnan(feed.time[0]) and feed.time[1:] == pytest.approx([0, 0.1, 0.2])
 
 
+def test_frames_without_numbers_count_in_order_of_time(make_pack: Callable[..., Path], tmp_path: Path) -> None:
+    times = (0.0, 1.0, 0.1, 1.1, 0.2)
+    items = (Item(str(n), np.zeros((16, 16), np.uint8), video="v", frame=-1, time=t) for n, t in enumerate(times))
+    feed = feed_of(Pack(make_pack(tmp_path / "p.h5", items, name="p", size=16)), 16)
+    assert feed.frame.tolist() == [0, 3, 1, 4, 2] and feed.time == pytest.approx(times)
+
+
 def test_frames_without_numbers_count_in_the_order_of_the_pack(make_pack: Callable[..., Path], tmp_path: Path) -> None:
     items = (Item(str(n), np.full((16, 16), n, np.uint8), video="vw"[n % 2], frame=-1) for n in range(6))
     feed = feed_of(Pack(make_pack(tmp_path / "p.h5", items, name="p", size=16)), 16)

@@ -90,6 +90,14 @@ def test_a_clip_is_a_folder_of_frames_in_the_order_of_their_numbers(deep: bool, 
     assert (last.video, last.frame, last.time, last.label) == (f"{prefix}two", 10, 1.0, 0 if deep else -1)
 
 
+def test_frames_that_are_called_by_date_and_time_keep_their_order(tmp_path: Path, read: Any) -> None:
+    for second in (9, 11, 10):
+        save(tmp_path / "clips" / "a" / f"IMG_202001011234{second:02}.png", grey(second))
+    items = read("clips", tmp_path / "clips")
+    assert [item.frame for item in items.values()] == [0, 1, 2]
+    assert list(items) == [f"a/IMG_202001011234{second:02}" for second in (9, 10, 11)]
+
+
 def film(path: Path, count: int = 12, fps: int = 6) -> Path:
     """A video of frames that brighten."""
     path.parent.mkdir(parents=True, exist_ok=True)

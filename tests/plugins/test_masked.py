@@ -44,6 +44,11 @@ def batch_of(count: int = 3) -> Batch:
     )  # fmt: skip
 
 
+def test_maps_without_channels_restore_nothing_and_hurt_nothing() -> None:
+    network = registry().get("backbone", "unet").build(encoder="convnext_atto", width=32)
+    assert channels_of(network) == [40, 80, 160, 320]
+
+
 def test_whole_squares_are_masked_inside_the_sector_only_in_the_wanted_share() -> None:
     masked = build("simmim-cnn", mask_ratio=0.5).draw(batch_of())
     assert not masked[..., 19:].any()

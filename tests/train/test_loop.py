@@ -356,9 +356,12 @@ def test_asked_to_stop_on_a_nan_it_fails_and_does_not_save(tmp_path: Path) -> No
 # The same through the real trainings.
 
 
-def feed(pack: Path, rows: slice, *, masks: bool = False, sectors: bool = False) -> Feed:
+def feed(
+    pack: Path, rows: slice, *, masks: bool = False, sectors: bool = False, labels: bool = True
+) -> Feed:  # fmt: skip
     opened = Pack(pack)
-    return Feed([(opened, np.arange(opened.count)[rows])], SIZE, CPU.device, masks=masks, sectors=sectors)
+    parts, hidden = [(opened, np.arange(opened.count)[rows])], [] if labels else [opened]
+    return Feed(parts, SIZE, CPU.device, masks=masks, sectors=sectors, unlabelled=hidden)
 
 
 class Draws(Loss):
@@ -380,14 +383,16 @@ class Draws(Loss):
 DRAWS = Entry("loss", "draws", Draws, "", "", "tests", "")
 
 
-def run_pretrain(folder: Path, pack: Path, loss: str, watcher: Quiet, seed: int = 0) -> dict[str, Any]:
+def run_pretrain(
+    folder: Path, pack: Path, loss: str, watcher: Quiet, seed: int = 0, rows: slice = slice(0, 20), labels: bool = True
+) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     known = registry()
     entry, recipe = DRAWS if loss == "draws" else known.get("loss", loss), known.get("augmentation", "freq")
     return pretrain(
         title="it", folder=folder, part=Part(entry, dict(entry.options)), steps=(Part(recipe, dict(recipe.options)),),
         network=build_network(known.get("backbone", "unet-tiny"), {}, SIZE, seed),
-        feed_of=lambda sectors: feed(pack, slice(0, 20), sectors=sectors),
+        feed_of=lambda sectors: feed(pack, rows, sectors=sectors, labels=labels),
         schedule=Schedule(12, 6, 1e-3, 1e-4, 0.1), compute=CPU, seed=seed, size=SIZE, watcher=watcher,
     )  # fmt: skip
 
@@ -430,6 +435,19 @@ def test_a_pretraining_moves_the_teacher(tmp_path: Path, tiny_pack: Path) -> Non
     loss = Draws.built[-1]
     pairs = list(zip(loss.began, loss.teacher_encoder.parameters(), strict=True))
     assert pairs and not any(torch.equal(before, after) for before, after in pairs)
+
+
+def test_a_loss_saw_the_labels_that_it_was_shown(tmp_path: Path, tiny_pack: Path) -> None:
+    said = [
+        run_pretrain(tmp_path / f"{loss}{labels}", tiny_pack, loss, Quiet(), labels=labels)["pretrain_labels"]
+        for loss, labels in (("supcon", True), ("supcon", False), ("simclr", True))
+    ]
+    assert said == ["all", "none", "none"]
+
+
+def test_one_image_is_nothing_to_compare(tmp_path: Path, tiny_pack: Path) -> None:
+    with pytest.raises(UsbenchError, match=r"'simclr' compares items with each other, and the pretraining data hold o"):
+        run_pretrain(tmp_path, tiny_pack, "simclr", Quiet(), rows=slice(0, 1))
 
 
 def test_another_seed_is_another_pretraining(tmp_path: Path, tiny_pack: Path) -> None:

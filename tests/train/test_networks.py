@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from usbench import Network
-from usbench.errors import UsbenchError
+from usbench.errors import Refused, UsbenchError
 from usbench.hooks import registry
 from usbench.train import checkpoint
 from usbench.train.networks import build_network, load_encoder, start_from
@@ -44,6 +45,30 @@ def test_a_random_start_is_the_network_as_it_was_built() -> None:
     before = weights(built)
     assert start_from(built, "random") is None
     assert same(before, weights(built))
+
+
+class OneSize(torch.nn.Module):
+    """An encoder that takes images of 64 px and no others, as some transformers do."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> Any:
+        assert image.shape[-1] == 64, f"Input height ({image.shape[-1]}) doesn't match model (64)."
+        return self.inner(image)
+
+
+def test_an_encoder_of_one_size_is_taken_at_that_size_and_refused_at_others() -> None:
+    def factory() -> Network:
+        made = registry().get("backbone", "unet-tiny").build()
+        made.encoder = OneSize(made.encoder)
+        return made
+
+    entry = replace(registry().get("backbone", "unet-tiny"), factory=factory, options={}, fixed={})
+    assert build_network(entry, {}, 64, 0).encoder.inner is not None
+    with pytest.raises(Refused, match=r"'unet-tiny' cannot take images of 128 px \(Input height \(128\).*--size"):
+        build_network(entry, {}, 128, 0)
 
 
 def test_an_encoder_saved_by_a_pretraining_loads_whole_and_alone(tmp_path: Path) -> None:

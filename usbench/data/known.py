@@ -44,7 +44,8 @@ def describe(parts: Sequence[tuple[Pack, np.ndarray]], unlabelled: Collection[Pa
         columns["video"].append(np.array([f"{pack.digest}/{v}" if v else "" for v in videos], dtype=object))
     whole = {name: np.concatenate(of) for name, of in columns.items()}
     video = _codes(whole["video"])
-    frame, time, fps = _numbered(whole["frame"], video), whole["time"], whole["fps"]
+    time, fps = whole["time"], whole["fps"]
+    frame = _numbered(whole["frame"], video, time)
     derived = np.isnan(time) & (frame >= 0) & (fps > 0)
     time[derived] = frame[derived] / fps[derived]
     return Known(whole["label"], _codes(whole["tag"]), video, frame, time)
@@ -56,12 +57,13 @@ def _codes(values: np.ndarray) -> np.ndarray:
     return codes.astype(np.int64) - 1 if len(names) and names[0] == "" else codes.astype(np.int64)
 
 
-def _numbered(frame: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """The frames' numbers; the frames of a video that has none count from 0 in the order of the pack."""
+def _numbered(frame: np.ndarray, video: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """The frames' numbers; the frames of a video that has none count from 0 in order of time, else of the pack."""
     frame = frame.copy()
     order = np.argsort(video, kind="stable")
     order = order[video[order] >= 0]
     for rows in np.split(order, np.flatnonzero(np.diff(video[order])) + 1):
         if (frame[rows] < 0).all():
-            frame[rows] = np.arange(len(rows))
+            timed = not np.isnan(time[rows]).any()
+            frame[rows[np.argsort(time[rows], kind="stable")] if timed else rows] = np.arange(len(rows))
     return frame

@@ -89,7 +89,7 @@ class Planner:
             if self.loss[0].baseline == "long":
                 raise UsbenchError(f"{self._meaningless(self.loss[0])}: name another --loss.")
             return None
-        own = {name: value for name, value in options.items() if name in ScheduleSpec.model_fields}
+        own = {n: value for n, value in options.items() if n in ScheduleSpec.model_fields and n != "steps"}
         try:
             return ScheduleSpec(**{**spec.finetune.model_dump(), **own})
         except ValidationError as error:

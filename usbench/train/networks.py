@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,17 +46,19 @@ def build_network(entry: Entry, options: dict[str, object], size: int, seed: int
             f"backbone '{entry.name}' cannot take {size} px: the size must be a multiple of {network.stride}, "
             f"for example --size {below}."
         )
-    _check_shapes(entry, network)
+    _check_shapes(entry, network, size)
     return network
 
 
 @torch.no_grad()
-def _check_shapes(entry: Entry, network: Network) -> None:
-    """Refuse a network that does not make what the contract says, before anything is trained."""
-    side = network.stride * math.ceil(PROBE / network.stride)
+def _check_shapes(entry: Entry, network: Network, size: int) -> None:
+    """Refuse a network that does not make what the contract says, before anything is trained.
+
+    A small image does, but for encoders that take images of one size only.
+    """
     training = network.training
     network.eval()
-    maps = network.encoder(torch.zeros(1, 1, side, side))
+    side, maps = _probe(entry, network, size)
     if not isinstance(maps, list | tuple) or any(getattr(level, "ndim", 0) != 4 for level in maps):
         raise Refused(f"the encoder of backbone '{entry.name}' must give a list of maps (N, channels, H, W).")
     if maps[-1].shape[1] != network.dim:
@@ -68,6 +72,20 @@ def _check_shapes(entry: Entry, network: Network) -> None:
             f"it must make one logit a pixel, {(1, 1, side, side)}."
         )
     network.train(training)
+
+
+def _probe(entry: Entry, network: Network, size: int) -> tuple[int, Any]:
+    """The maps of an empty image, and its side."""
+    side = network.stride * math.ceil(PROBE / network.stride)
+    with contextlib.suppress(AssertionError, RuntimeError, ValueError):  # not of this size: that of the run decides
+        return side, network.encoder(torch.zeros(1, 1, side, side))
+    try:
+        return size, network.encoder(torch.zeros(1, 1, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise Refused(
+            f"backbone '{entry.name}' cannot take images of {size} px ({why}): give another --size."
+        ) from error
 
 
 def start_from(network: Network, init: str) -> LoadReport | None:

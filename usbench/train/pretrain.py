@@ -47,6 +47,11 @@ def build_views(steps: tuple[Part, ...], size: int, counts: tuple[int, int]) -> 
     return Views(built, size, counts)
 
 
+def _shown(feed: Feed, part: Part) -> bool:
+    """Whether a loss that learns from labels was shown any: images of other sets may have none."""
+    return bool((feed.label >= 0).any() or ("tag" in part.entry.needs and (feed.tag >= 0).any()))
+
+
 def build_loss(part: Part, network: Network, schedule: Schedule, compute: Compute, seed: int) -> Loss:
     """The loss with its heads, in training mode, on the device; what it does not train is frozen."""
     seed_globals(seed, "loss")
@@ -123,6 +128,11 @@ def pretrain(
     views.wants_sector |= loss.wants_sector
     feed: Feed = feed_of(views.wants_sector)
     batches = Batches(feed, views, loss.item, batch=schedule.batch, total=schedule.steps, seed=seed)
+    if batches.items < 2 <= loss.min_batch:
+        raise UsbenchError(
+            f"loss '{part.entry.name}' compares items with each other, and the pretraining data hold one: choose data "
+            "with more of them."
+        )
     optimizer = adamw(schedule, [(loss, 1.0)])
     training = Training(title, folder, schedule, {"loss": loss}, optimizer, writes=ranks is None or ranks.rank == 0)
 
@@ -140,6 +150,6 @@ def pretrain(
     images = schedule.steps * (schedule.batch // roles) * roles
     return {
         **cost, "device_seconds": round(cost["device_seconds"] * (ranks.count if ranks is not None else 1), 2),
-        "transfer": loss.transfer, "pretrain_labels": loss.pretrain_labels,
+        "transfer": loss.transfer, "pretrain_labels": loss.pretrain_labels if _shown(feed, part) else "none",
         "steps": schedule.steps, "images_seen": images, "pixels_seen": images * pixels,
     }  # fmt: skip
