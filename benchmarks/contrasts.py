@@ -2,9 +2,9 @@
 
     python benchmarks/contrasts.py results/breast/leaderboard.csv --csv results/breast/contrasts.csv
 
-A line is one training set, label fraction and test set; the difference is image by image, over the seeds that both
-have, and its interval crosses patients with seeds. No p is adjusted for the other lines: most of them ask what nobody
-asked before.
+A line is one training set, label fraction and test set, or all test sets that count alike together; the difference is
+image by image, over the seeds that both have, and its interval crosses patients with seeds. No p is adjusted for the
+other lines: most of them ask what nobody asked before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
 from usbench.report.compare import compare
-from usbench.report.differences import difference
+from usbench.report.differences import pooled
 from usbench.report.families import method_of
 from usbench.report.files import write_csv
 from usbench.report.folds import folded
@@ -32,19 +32,31 @@ def contrasts(board: Path) -> pd.DataFrame:
     """A line a pair, of the scores that lie beside a published leaderboard."""
     with unpacked(board.with_name("scores.zip")) as store:
         every = folded(cells(Index([store]).results))
-        pairs = ((a, b) for a, b in itertools.combinations(every, 2) if a.row["arena"] == b.row["arena"])
-        return pd.DataFrame([line for a, b in pairs if (line := _line(a, b))])
+        beside = [(a, b) for a, b in itertools.combinations(every, 2) if _stand_beside(a, b)]
+        together: dict[tuple[object, ...], list[tuple[Cell, Cell]]] = {}
+        for a, b in beside:
+            alike = (a.row[name] for name in WHERE if name != "test_data")
+            together.setdefault((*alike, method_of(a), method_of(b)), []).append((a, b))
+        several = [pairs for pairs in together.values() if len(pairs) > 1]
+        return pd.DataFrame([_line(pairs) for pairs in (*([pair] for pair in beside), *several)])
 
 
-def _line(first: Cell, second: Cell) -> dict[str, object]:
+def _stand_beside(first: Cell, second: Cell) -> bool:
+    if first.row["arena"] != second.row["arena"]:
+        return False
     try:
         compare([first], [second])
     except UsbenchError:  # they do not rank together
-        return {}
-    found = difference(first, second)
-    where = {name: first.row[name] for name in WHERE}
+        return False
+    return True
+
+
+def _line(pairs: list[tuple[Cell, Cell]]) -> dict[str, object]:
+    first, second = zip(*pairs, strict=True)
+    found = pooled(first, second)
+    where = {name: first[0].row[name] for name in WHERE} | {"test_data": "+".join(a.row["test_data"] for a in first)}
     numbers = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
-    return {**where, "a": method_of(first), "b": method_of(second), **numbers}
+    return {**where, "a": method_of(first[0]), "b": method_of(second[0]), **numbers}
 
 
 def main() -> None:
