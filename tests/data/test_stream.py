@@ -271,11 +271,15 @@ def test_frames_are_numbered_as_by_a_loop_over_the_videos() -> None:
     rng = np.random.default_rng(0)
     video = rng.integers(-1, 6, 60)
     frame = np.where(rng.random(60) < 0.5, -1, rng.integers(0, 9, 60))
-    frame[np.isin(video, (1, 4))] = -1
+    frame[np.isin(video, (1, 2, 4))] = -1
+    time = np.where(video == 2, rng.random(60), np.nan).astype(np.float32)
+    time[np.flatnonzero(video == 4)[1:]] = 0.5  # one of its times is not known: they tell no order
     expected = frame.copy()
     for code in range(6):
         rows = [row for row in range(60) if video[row] == code]
         if all(frame[row] < 0 for row in rows):
+            if code == 2:
+                rows.sort(key=lambda row: time[row])
             for number, row in enumerate(rows):
                 expected[row] = number
-    assert np.array_equal(_numbered(frame, video), expected)
+    assert np.array_equal(_numbered(frame, video, time), expected)
