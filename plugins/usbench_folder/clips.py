@@ -53,7 +53,8 @@ class Clips(Importer):
             if len(set(numbers)) != len(members) or min(numbers) < 0:
                 numbers = list(range(len(members)))
             elif max(numbers) >= 2**31:  # a date and a time, say: no pack keeps such a number
-                numbers = [sorted(numbers).index(number) for number in numbers]
+                places = {number: place for place, number in enumerate(sorted(numbers))}
+                numbers = [places[number] for number in numbers]
             for frame, image in sorted(zip(numbers, members, strict=True)):
                 yield Case(
                     image.with_suffix("").as_posix(), image.as_posix(), video=clip, frame=frame, fps=self.fps,

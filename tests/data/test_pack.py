@@ -164,6 +164,7 @@ def test_a_pack_that_is_being_written_is_no_pack_yet(tmp_path: Path, make_scans:
         ([Item("a", image(), label=-2)], "the label of 'a' is -2"),
         ([Item("a", image(), label="benign")], r"the label of 'a' is the text 'benign': use self\.label\(text\)"),
         ([Item("a", image(), patient=7)], "the patient of 'a' is 7 \\(int\\): give a text"),
+        ([Item("a", image(), frame=np.int64(2**31))], f"item 'a' has frame {2**31}: a pack keeps whole"),
         ([Item("a", image(), fold=40_000)], "item 'a' has fold 40000: a pack keeps whole numbers up to 32767"),
         ([Item("a", image()), Item("a", image(seed=1))], "two images have the name 'a'"),
         ([Item("a", image().astype(np.float32))], "item 'a' is float32"),

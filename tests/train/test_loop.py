@@ -446,7 +446,7 @@ def test_a_loss_saw_the_labels_that_it_was_shown(tmp_path: Path, tiny_pack: Path
 
 
 def test_one_image_is_nothing_to_compare(tmp_path: Path, tiny_pack: Path) -> None:
-    with pytest.raises(UsbenchError, match=r"'simclr' compares items with each other, and the pretraining data hold o"):
+    with pytest.raises(UsbenchError, match=r"'simclr' needs two items or more, and the pretraining data hold one"):
         run_pretrain(tmp_path, tiny_pack, "simclr", Quiet(), rows=slice(0, 1))
 
 

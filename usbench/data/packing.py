@@ -168,7 +168,7 @@ def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], colum
         **{"scale": box.scale, "offset_y": box.top, "offset_x": box.left},
     }
     for key, value in values.items():
-        if isinstance(value, int) and (kept := np.dtype(FIELDS[key])).kind == "i":
+        if isinstance(value, int | np.integer) and (kept := np.dtype(FIELDS[key])).kind == "i":
             least, most = np.iinfo(kept).min, np.iinfo(kept).max
             if not least <= value <= most:
                 raise UsbenchError(f"item '{item.name}' has {key} {value}: a pack keeps whole numbers up to {most}.")

@@ -69,19 +69,7 @@ def matrices(results: Iterable[Result]) -> list[Matrix]:
     for result in results:
         if result.facts.get("classes"):
             groups.setdefault(shared_by(result), []).append(result)
-    return [matrix for group in groups.values() for some in _apart(group) for matrix in _pooled(some)]
-
-
-def _apart(group: list[Result]) -> list[list[Result]]:
-    """The results as one, or by their folds where an image stands in two of these."""
-    folds: dict[str, list[Result]] = {}
-    for result in group:
-        folds.setdefault(str(result.row["fold"]), []).append(result)
-    if len(folds) == 1:
-        return [group]
-    tested = [_read(some[0].folder / SCORES).get("name") for some in folds.values()]
-    names = [name for images in tested if images is not None for name in images]
-    return [group] if len(names) == len(set(names)) else list(folds.values())
+    return [matrix for group in groups.values() for matrix in _pooled(group)]
 
 
 def _pooled(group: list[Result]) -> Iterator[Matrix]:
@@ -94,6 +82,9 @@ def _pooled(group: list[Result]) -> Iterator[Matrix]:
         tables = [_read(r.folder / name) for r in once if (r.folder / name).is_file()]
         if len(tables) < len(once) or any("predicted" not in table for table in tables):
             continue
+        if len(folds) > 1 and _share_images(once, tables):
+            yield from (matrix for fold in folds for matrix in _pooled([r for r in once if str(r.row["fold"]) == fold]))
+            return
         filmed = all("video" in table for table in tables)
         pairs = {"frame" if filmed else "image": [(t["label"].to_numpy(), t["predicted"].to_numpy()) for t in tables]}
         if filmed:
@@ -101,6 +92,12 @@ def _pooled(group: list[Result]) -> Iterator[Matrix]:
         for unit, every in pairs.items():
             counts = sum((confusion(*pair, len(classes)) for pair in every), np.zeros((len(classes),) * 2, np.int64))
             yield Matrix(once[0].row, rule, unit, classes, folds, seeds, counts)
+
+
+def _share_images(results: Sequence[Result], tables: Sequence[pd.DataFrame]) -> bool:
+    """Whether an image stands in two folds."""
+    of_fold = {str(result.row["fold"]): table["name"] for result, table in zip(results, tables, strict=True)}
+    return bool(pd.concat(of_fold.values()).duplicated().any())
 
 
 def _read(path: Path) -> pd.DataFrame:

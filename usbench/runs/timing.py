@@ -83,9 +83,8 @@ class Known:
         """Learn from these."""
         found: dict[Kind, list[float]] = {}
         for record in records:
-            with contextlib.suppress(
-                KeyError, TypeError, ValueError, AttributeError
-            ):  # of an older usbench, or by hand
+            # Of an older usbench, or by hand, it may lack any of it.
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
                 steps = int((record["identity"].get("schedule") or {}).get("steps", 0))
                 took: Any = record["facts"].get("device_seconds") if steps else record.get("seconds")
                 alike = kind_of(record["identity"], record["row"])

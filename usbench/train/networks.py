@@ -84,7 +84,7 @@ def _probe(entry: Entry, network: Network, size: int) -> tuple[int, Any]:
     except (AssertionError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split()).rstrip(".")
         raise Refused(
-            f"backbone '{entry.name}' cannot take images of {size} px ({why}): give another --size."
+            f"backbone '{entry.name}' cannot take images of {size} px ({why}): give another --size or --backbone."
         ) from error
 
 

@@ -130,8 +130,7 @@ def pretrain(
     batches = Batches(feed, views, loss.item, batch=schedule.batch, total=schedule.steps, seed=seed)
     if batches.items < 2 <= loss.min_batch:
         raise UsbenchError(
-            f"loss '{part.entry.name}' compares items with each other, and the pretraining data hold one: choose data "
-            "with more of them."
+            f"loss '{part.entry.name}' needs two items or more, and the pretraining data hold one: choose other data."
         )
     optimizer = adamw(schedule, [(loss, 1.0)])
     training = Training(title, folder, schedule, {"loss": loss}, optimizer, writes=ranks is None or ranks.rank == 0)
