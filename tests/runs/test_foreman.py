@@ -1,14 +1,21 @@
-"""Who loses workers goes on as long as that leads anywhere."""
+"""Who loses workers goes on as long as that leads anywhere; who is asked to stop waits for nobody without need."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from usbench.errors import UsbenchError
+from usbench.errors import Interrupted, UsbenchError
+from usbench.hooks import Registry
 from usbench.runs.foreman import DEATHS, Foreman
+from usbench.runs.pool import Pool
 from usbench.runs.stage import Stage
+from usbench.runs.store import Store
 
 STAGE = Stage("pretrain", "a long training", {"kind": "pretrain"}, {"loss": "x"})
 
@@ -78,6 +85,9 @@ class Lent:
 
     def stop(self) -> None: ...
 
+    def drop(self, stages: Collection[str]) -> None:
+        self.dropped = set(stages)
+
     def kill(self) -> None: ...
 
     def dismiss(self, *, asked: bool) -> None: ...
@@ -110,3 +120,35 @@ def test_a_stage_whose_workers_die_no_further_on_has_failed(words: list[dict[str
 def test_a_worker_that_saves_and_leaves_unasked_ends_nothing() -> None:
     computed, failed, crew = ended([step(20), LEFT], [step(40), LEFT], [DONE])
     assert (computed, failed, crew.given) == (1, None, 3)
+
+
+@pytest.mark.parametrize(("words", "dropped"), [([], {STAGE.id}), ([{"what": "begun"}], set()), ([step(20)], set())])
+def test_who_was_asked_to_stop_ends_at_once_whoever_has_begun_nothing(
+    words: list[dict[str, Any]], dropped: set[str]
+) -> None:
+    class Stops(Quiet):
+        asked = 0
+
+        @property
+        def stopping(self) -> bool:
+            self.asked += 1
+            return self.asked > 2
+
+    crew = Lent([], words, [LEFT])
+    with pytest.raises(Interrupted):
+        Foreman(Stops(), One(), crew, fail_fast=False).run()  # type: ignore[arg-type]
+    assert crew.dropped == dropped
+
+
+def test_a_process_that_is_still_starting_is_not_waited_for(tmp_path: Path) -> None:
+    pool = Pool(Store(tmp_path).open(), Registry(), [{}])
+    pool.give(STAGE, {"stage": asdict(STAGE), "watched": {}})
+    began = time.monotonic()
+    pool.stop()
+    pool.drop({STAGE.id})
+    heard: list[tuple[str, dict[str, Any]]] = []
+    while not heard:
+        heard = pool.hear(1.0)
+    pool.dismiss(asked=True)
+    assert [(stage_id, message["what"]) for stage_id, message in heard] == [(STAGE.id, "died")]
+    assert not pool.workers and time.monotonic() - began < 2

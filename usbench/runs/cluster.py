@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import uuid
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -214,6 +215,13 @@ class Hands:
                 self.client.run(
                     ask_to_stop, self.topic, workers=[worker for worker, _ in self.busy.values()], wait=False
                 )
+
+    def drop(self, stages: Collection[str]) -> None:
+        """Take these back; a worker that begins one nevertheless was asked to stop, and leaves it at once."""
+        for stage_id in self.busy.keys() & stages:
+            _, future = self.busy.pop(stage_id)
+            future.cancel()
+            self.said.put((stage_id, {"what": "taken"}))
 
     def kill(self) -> None:
         """End those who still work; the workers of others save and stop when they come to it."""

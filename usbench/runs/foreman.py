@@ -7,6 +7,7 @@ done.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,6 +43,9 @@ class Crew(Protocol):
 
     def stop(self) -> None:
         """Ask all who work to save and stop."""
+
+    def drop(self, stages: Collection[str]) -> None:
+        """End those who were given these and have begun nothing that would have to be saved."""
 
     def kill(self) -> None:
         """End those who still work."""
@@ -95,10 +99,11 @@ class Foreman:
         return self.agenda.close()
 
     def _stop(self) -> None:
-        """Ask all to save and stop; those who take too long are ended."""
+        """Ask all to save and stop; those who have nothing to save or take too long are ended."""
         if self.asked is None:
             self.asked = time.monotonic()
             self.crew.stop()
+            self.crew.drop(self.busy.keys() - self.begun)
         if time.monotonic() - self.asked > GRACE_SECONDS:
             self.crew.kill()
 

@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -91,10 +91,15 @@ class Pool:
         """Ask all to save and stop."""
         self.stopped.set()
 
+    def drop(self, stages: Collection[str]) -> None:
+        """End those who were given these."""
+        for connection, stage_id in self.busy.items():
+            if stage_id in stages:
+                self.workers[connection].kill()
+
     def kill(self) -> None:
         """End those who still work."""
-        for connection in self.busy:
-            self.workers[connection].kill()
+        self.drop(self.busy.values())
 
     def dismiss(self, *, asked: bool) -> None:
         """Let all go; who does not leave is ended."""
