@@ -9,10 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from usbench.data import splits
 from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, rows_tested
+from usbench.data.groups import group_labels, take_inner
 from usbench.data.packing import link_groups
-from usbench.data.splits import INNER_MIN, TEST_FOLDS, Division, Split, Wanted, divide, fold_split, list_digest, split
+from usbench.data.splits import (
+    INNER_MIN,
+    TEST_FOLDS,
+    Division,
+    Split,
+    Wanted,
+    divide,
+    fold_split,
+    fraction_of,
+    list_digest,
+    split,
+)
 from usbench.errors import UsbenchError
 
 WORLDS = range(200)
@@ -84,7 +95,37 @@ def test_a_fraction_is_as_large_as_it_says_up_to_one_group(seed: int) -> None:
     for fraction in (20, 50):
         found = sides(seed, fraction)
         excess = len(found.labelled) + len(found.inner) - len(annotated) * fraction / 100
-        assert -0.5 <= excess <= largest
+        assert -largest / 2 - 0.5 <= excess <= largest
+
+
+@functools.cache
+def clips(seed: int) -> SimpleNamespace:
+    """Few groups, some of which hold a large share of all images."""
+    sizes = np.random.default_rng(seed).geometric(0.04, 60).clip(max=175)
+    group = np.repeat(np.arange(60), sizes)
+    count = len(group)
+    table = pd.DataFrame({"group": group, "label": group % 3, "fold": -1, "has_mask": True, "device": ""})
+    return SimpleNamespace(table=table, count=count, name="clips")
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_large_group_makes_neither_a_fraction_nor_its_inner_validation_much_larger(seed: int) -> None:
+    pack, before = clips(seed), np.zeros(0, int)
+    whole = len(divide(pack, Division()).train)
+    for fraction in (5, 10, 20, 35, 50, 75, 100):
+        labelled, inner = fraction_of(pack, Division(), fraction, seed)
+        chosen = np.union1d(labelled, inner)
+        assert np.isin(before, chosen).all(), "a smaller fraction is part of it"
+        before = chosen
+        taken, held = (pack.table.group[rows].value_counts() for rows in (chosen, inner))
+        assert len(chosen) <= 1.5 * whole * fraction / 100 + 1 or taken.max() >= len(chosen) / 3
+        fitting = len(taken[taken <= 0.3 * len(chosen)])
+        assert len(inner) <= 0.3 * len(chosen) + 1 if fitting else len(held) <= 1
+
+
+def test_inner_validation_of_large_groups_alone_is_the_smallest() -> None:
+    table = pd.DataFrame({"group": np.repeat([0, 1, 2], [80, 50, 70]), "label": 0})
+    assert [table.group[take_inner(table, np.arange(200), seed)].unique().tolist() for seed in range(5)] == [[1]] * 5
 
 
 @pytest.mark.parametrize("seed", WORLDS)
@@ -127,7 +168,7 @@ def test_a_group_goes_by_its_most_frequent_label_and_the_lowest_of_several() -> 
     for group in sorted(set(table.group)):
         own = table.label[table.group == group].tolist()
         expected[group] = min(set(own), key=lambda label: (-own.count(label), label))
-    assert splits._group_labels(table).to_dict() == expected
+    assert group_labels(table).to_dict() == expected
 
 
 @pytest.mark.parametrize("seed", [s for s in WORLDS if s % 3])
@@ -239,3 +280,14 @@ def test_what_a_protocol_needs_says_which_images_count() -> None:
     assert by_both.rows(pack, every).tolist() == [0]
     assert by_label.rows(other, np.arange(3)).tolist() == [1, 2]
     assert Wanted.of(("label",), [pack, other]).classes == ("benign", "malignant", "2", "cyst")
+
+
+def test_who_is_divided_without_a_protocol_is_who_has_what_the_set_is_annotated_with() -> None:
+    masks = pd.DataFrame({"has_mask": [True, True, False], "label": [0, 1, 0]})
+    labels = pd.DataFrame({"has_mask": [False] * 3, "label": [0, -1, 1]})
+    neither = pd.DataFrame({"has_mask": [False] * 3, "label": [-1] * 3})
+    found = []
+    for table in (masks, labels, neither):
+        pack = SimpleNamespace(table=table, classes=("benign", "malignant"))
+        found.append(Wanted.fitting(pack).rows(pack, np.arange(3)).tolist())  # type: ignore[arg-type]
+    assert found == [[0, 1], [0, 2], []]

@@ -424,3 +424,20 @@ def test_a_written_split_can_be_read_where_patients_are_annotated_in_part(
     lists = json.loads(file.read_text())
     assert {name[:4] for name in lists["val"]} & {name[:4] for name in lists["unlabelled"]}
     assert rows_of(plan_of(installed, tiny_settings, data=[str(part)], split=[str(file)]))["part"]["leaks"] == 0
+
+
+def test_a_written_split_can_be_read_where_there_are_labels_and_no_masks(
+    usbench: Callable[..., Any], installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path, make_pack: Write,
+    make_scans: Scans,
+) -> None:  # fmt: skip
+    labels, file = make_pack(tmp_path / "l.h5", [replace(i, mask=None) for i in make_scans(80)], name="l"), "split.json"
+    assert usbench("data", "splits", labels, "-o", tmp_path / file).code == 0
+    settings = {**tiny_settings, "labels": [100], "ood": [], "data": [str(labels)], "protocol": "classify"}
+    frozen, fold = plan_of(installed, settings, split=[str(tmp_path / file)]), plan_of(installed, settings)
+    assert key(frozen, "finetune") == key(fold, "finetune")
+    told = json.loads(usbench("data", "info", labels, "--json").out)["splits"]["100"]
+    lists = json.loads((tmp_path / file).read_text())
+    assert [told["labelled"], told["inner"]] == [len(lists[side]) for side in ("train", "val")] and told["inner"]
+    nothing = make_pack(tmp_path / "n.h5", [replace(i, mask=None, label=-1) for i in make_scans(20)], name="n")
+    said = usbench("data", "splits", nothing, "-o", tmp_path / "none.json")
+    assert said.code == 2 and "neither masks nor labels" in said.err and not (tmp_path / "none.json").exists()

@@ -78,13 +78,18 @@ def _sheet(clusters: list[tuple[list, list[str], str]], path: Path) -> None:
 @click.option("--labels", type=click.FloatRange(0, 100, min_open=True), default=100.0, help="Per cent.  [100]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Moves the label subset.")
 def splits(pack: str, output: Path, fold: int, labels: float, seed: int) -> None:
-    """Write who is trained on, validated on and tested on as lists of names, for `usbench run --split FILE`."""
+    """Write who is trained on, validated on and tested on as lists of names, for `usbench run --split FILE`.
+
+    Of the images that have masks, or labels where the set has no masks."""
     from usbench.data.frozen import write_split
     from usbench.data.home import any_pack
-    from usbench.data.splits import Division, as_lists, split
+    from usbench.data.splits import Division, Wanted, as_lists, split
     from usbench.hooks import registry
 
     opened = any_pack(registry(), pack)
-    sides = as_lists(opened, split(opened, Division(fold), fraction=labels, seed=seed))
+    division = Division(fold, wanted=Wanted.fitting(opened))
+    sides = as_lists(opened, split(opened, division, fraction=labels, seed=seed))
+    if not sides["train"]:
+        raise UsbenchError(f"{pack} has neither masks nor labels: there is nobody to train on in a split of it.")
     write_split(output, sides)
     click.echo(f"{output}: {', '.join(f'{len(names)} {side}' for side, names in sides.items())}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from usbench.data.pack import Pack
-from usbench.data.splits import Division, divide, fold_split, split
+from usbench.data.splits import Division, Wanted, divide, fold_split, split
 from usbench.errors import UsbenchError
 
 FRACTIONS = (20, 50, 100)
@@ -99,7 +99,8 @@ def _counts(values: Any) -> dict[str, int]:
 
 def _splits(pack: Pack) -> dict[str, Any]:
     try:
-        parts = {fraction: split(pack, Division(), fraction=fraction, seed=0) for fraction in FRACTIONS}
+        division = Division(wanted=Wanted.fitting(pack))
+        parts = {fraction: split(pack, division, fraction=fraction, seed=0) for fraction in FRACTIONS}
     except UsbenchError as error:
         return {"trouble": str(error)}
     sides = ("train", "labelled", "inner", "test")

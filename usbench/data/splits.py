@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from usbench.data.frozen import Frozen
+from usbench.data.groups import deal, take_fraction, take_inner
 from usbench.data.pack import Pack
-from usbench.draws import generator
 from usbench.errors import UsbenchError
 
 TEST_FOLDS = 5
-INNER_SHARE, INNER_MIN = 0.2, 10
+INNER_MIN = 10
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Wanted:
         """Of a protocol that is trained on these packs; one that asks for neither masks nor labels is about masks."""
         by_label = "label" in needs
         return cls("mask" in needs or not by_label, classes_of(packs) if by_label else None)
+
+    @classmethod
+    def fitting(cls, pack: Pack) -> Wanted:
+        """Of the protocols that a pack is annotated for: those on masks where it has some, else those on labels."""
+        return cls.of(() if pack.table.has_mask.any() or not (pack.table.label >= 0).any() else ("label",), [pack])
 
     def rows(self, pack: Pack, rows: np.ndarray) -> np.ndarray:
         """Those of the rows that have it."""
@@ -97,7 +101,7 @@ def fold_split(pack: Pack, fold: int) -> tuple[np.ndarray, np.ndarray]:
         raise UsbenchError(f"'{pack.name}' has {groups} groups of patients: at least {TEST_FOLDS} are needed to split.")
     if not 0 <= fold < TEST_FOLDS:
         raise UsbenchError(f"fold {fold} does not exist in '{pack.name}': it has the folds 0 to {TEST_FOLDS - 1}.")
-    sides = _deal(table, np.arange(pack.count), TEST_FOLDS, "test")
+    sides = deal(table, np.arange(pack.count), TEST_FOLDS, "test")
     return np.flatnonzero(sides != fold), np.flatnonzero(sides == fold)
 
 
@@ -130,7 +134,7 @@ def fraction_of(pack: Pack, division: Division, fraction: float, seed: int) -> t
     chosen = take_fraction(pack.table, np.intersect1d(train, frozen.get("train", train)), fraction, seed)
     if "val" in frozen:
         return chosen, take_fraction(pack.table, np.intersect1d(train, frozen["val"]), fraction, seed)
-    inner = take_fraction(pack.table, chosen, 100 * INNER_SHARE, seed, purpose="inner")
+    inner = take_inner(pack.table, chosen, seed)
     if len(inner) == len(chosen):
         inner = inner[:0]
     return np.setdiff1d(chosen, inner), inner
@@ -168,62 +172,6 @@ def classes_of(packs: Sequence[Pack]) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(class_names(p)[code] for p, codes in zip(packs, present, strict=True) for code in sorted(codes))
     )
-
-
-def take_fraction(
-    table: pd.DataFrame, indices: np.ndarray, percent: float, seed: int, *, purpose: str = "fraction"
-) -> np.ndarray:
-    """Whole groups until `percent` of the images are reached; a smaller fraction is part of every larger one."""
-    if percent >= 100 or not len(indices):
-        return indices
-    part = table.iloc[indices]
-    wanted = max(1, round(len(indices) * percent / 100))
-    counts = part.group.value_counts().to_dict()
-    chosen: list[int] = []
-    images = 0
-    for group in _ordered_groups(part, seed, purpose):
-        if images >= wanted:
-            break
-        chosen.append(group)
-        images += counts[group]
-    return indices[part.group.isin(chosen).to_numpy()]
-
-
-def _ordered_groups(part: pd.DataFrame, seed: int, purpose: str) -> list[int]:
-    """Groups in a seeded order of which every prefix is stratified by label."""
-    labels = _group_labels(part)
-    keys = pd.Series(0.0, index=labels.index)
-    for label in sorted(set(labels)):
-        members = labels.index[labels == label].to_numpy()
-        rng = generator(seed, purpose, int(label))
-        keys[rng.permutation(members)] = (np.arange(len(members)) + rng.random()) / len(members)
-    return [int(g) for g in keys.sort_values(kind="stable").index]
-
-
-def _group_labels(part: pd.DataFrame) -> pd.Series:
-    """The most frequent label of each group (the lowest of several), by group."""
-    groups, group = np.unique(part.group, return_inverse=True)
-    labels, label = np.unique(part.label, return_inverse=True)
-    counts = np.bincount(group * len(labels) + label, minlength=len(groups) * len(labels))
-    return pd.Series(labels[counts.reshape(len(groups), len(labels)).argmax(1)], index=groups)
-
-
-def _deal(table: pd.DataFrame, indices: np.ndarray, folds: int, purpose: str) -> np.ndarray:
-    """The fold of every image: groups of each label, large ones first, dealt to the fold that has fewest images."""
-    part = table.iloc[indices]
-    labels = _group_labels(part)
-    sizes = part.group.value_counts().to_dict()
-    fold_of: dict[int, int] = {}
-    filled = np.zeros(folds)
-    for label in sorted(set(labels)):
-        members = generator("fixed", purpose, int(label)).permutation(labels.index[labels == label].to_numpy())
-        here = np.zeros(folds)
-        for group in sorted(members.tolist(), key=lambda g: -sizes[g]):
-            target = min(range(folds), key=lambda f: (here[f], filled[f], f))
-            fold_of[int(group)] = target
-            here[target] += sizes[group]
-            filled[target] += sizes[group]
-    return part.group.map(fold_of).to_numpy()
 
 
 def list_digest(pack: Pack, indices: np.ndarray) -> str:
