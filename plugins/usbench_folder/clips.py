@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from usbench.data.importing import Case, Importer, Item, Release, Undecodable
@@ -18,18 +18,22 @@ FRAME = r"[^/]+\.(?i:png|jpe?g|bmp|tiff?|gif|webp)"
 class Clips(Importer):
     """`<clip>/<frame>.png`, `<class>/<clip>/<frame>.png`, `<clip>.mp4` or `<class>/<clip>.mp4`.
 
-    A frame's number is the last one in its name. `fps` is the rate of the video, where it is known: frame numbers then
-    give times. A video file says its own rate; `every` takes only each so many-th frame of it.
+    A frame's number is the one in which the names of its clip differ. `fps` is the rate of the video, where it is
+    known: frame numbers then give times. Where names differ in more, frames stand in the order of their names and have
+    no times. A video file says its own rate; `every` takes only each so many-th frame of it.
     """
 
     generic = True
     exact = True
     layout = rf"(?:.+/)?(?:{VIDEO}|(?<=/){FRAME})"
     example = "clip/frame_1.png"
+    version = "2"
 
     def __init__(self, name: str = "", licence: str = "", tag: str = "", fps: float = 0.0, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every is {every}: each so many-th frame, from 1")
+        if fps < 0:
+            raise ValueError(f"fps is {fps:g}: frames a second, or 0 where nobody knows.")
         super().__init__(name=name, licence=licence, tag=tag, fps=fps)
         self.name, self.anatomy, self.fps, self.every = name, tag, fps or float("nan"), every
         self.licence = licence or "not stated"
@@ -49,16 +53,13 @@ class Clips(Importer):
         places = [PurePosixPath(clip) for clip in clips] + self.videos
         self.classes = tuple(sorted({place.parent.name for place in places} - {""}))
         for clip, members in clips.items():
-            numbers = [int(found[-1]) if (found := re.findall(r"\d+", f.stem)) else -1 for f in members]
-            if len(set(numbers)) != len(members) or min(numbers) < 0:
-                numbers = list(range(len(members)))
-            elif max(numbers) >= 2**31:  # a date and a time, say: no pack keeps such a number
-                places = {number: place for place, number in enumerate(sorted(numbers))}
-                numbers = [places[number] for number in numbers]
-            for frame, image in sorted(zip(numbers, members, strict=True)):
+            members.sort(key=lambda image: (_parts(image), image.name))
+            numbers = _numbers([_parts(image) for image in members])
+            fps = self.fps if numbers else float("nan")  # of a place and a rate, a pack would make a time
+            for frame, image in zip(numbers or range(len(members)), members, strict=True):
                 yield Case(
-                    image.with_suffix("").as_posix(), image.as_posix(), video=clip, frame=frame, fps=self.fps,
-                    time=frame / self.fps, label=self.label(PurePosixPath(clip).parent.name),
+                    image.with_suffix("").as_posix(), image.as_posix(), video=clip, frame=frame, fps=fps,
+                    time=frame / fps, label=self.label(PurePosixPath(clip).parent.name),
                 )  # fmt: skip
 
     def count(self, path: Path | None) -> int | None:
@@ -88,3 +89,17 @@ class Clips(Importer):
                 f"{name}/{number}", image, video=name, frame=number, time=seconds, fps=rate, tag=self.anatomy,
                 label=self.label(video.parent.name),
             )  # fmt: skip
+
+
+def _parts(image: PurePosixPath) -> list[str | int]:
+    """The texts and the numbers of a name in turn, which stand in the order that a person expects: 2 before 10."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", image.stem))]
+
+
+def _numbers(names: Sequence[list[str | int]]) -> list[int]:
+    """The number in which alone all names differ; none where there is no such number, or no pack can keep it."""
+    if len({len(name) for name in names}) > 1:
+        return []
+    differ = [column for column in zip(*names, strict=True) if len(set(column)) > 1]
+    numbers = [part for column in differ for part in column if isinstance(part, int) and part < 2**31]
+    return numbers if len(differ) == 1 and len(set(numbers)) == len(names) else []

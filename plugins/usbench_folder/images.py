@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -15,6 +16,8 @@ from usbench.errors import UsbenchError
 TEXTS = ("tag", "patient", "video", "device")
 COUNTS = ("frame", "fold")
 NUMBERS = ("time", "fps", "pixel_mm")
+NAMES = ("name", "file", "filename", "image")
+READ = ("label", *TEXTS, *COUNTS, *NUMBERS)
 IMAGE = r"(?i:png|jpe?g|bmp|tiff?|gif|webp)"
 
 
@@ -22,7 +25,8 @@ class Folder(Importer):
     """`images/x.png`, its masks `masks/x.png`, `masks/x_mask.png`, `masks/x_1.png`, and a row `x.png` of a CSV.
 
     The CSV lies beside `images/`; its column `name` (or `file`, `image`) names the image, `label` its class, and tag,
-    patient, video, frame, device, fold, time, fps, pixel_mm what else is known. Without a CSV, a subfolder is a class.
+    patient, video, frame, device, fold, time, fps, pixel_mm what else is known. Without a CSV, a subfolder is a class;
+    with one, an image that has no row in it is left out, and so is any other table.
     """
 
     generic = True
@@ -39,20 +43,20 @@ class Folder(Importer):
         images = list(release.match(rf"(?i:images)/(?P<stem>(?:(?P<folder>[^/]+)/)?.+)\.{IMAGE}"))
         masks, annotated = self._masks(release, [image["stem"] for image in images])
         rows = self._rows(release)
-        labels = (
-            [row.get("label", "") for row in rows.values()] if rows else [image["folder"] or "" for image in images]
-        )
-        self.classes = tuple(sorted({label for label in labels if label}))
-        for image in images:
+        if rows is None:
+            rows = {image["stem"]: {"label": image["folder"] or ""} for image in images}
+        self.classes = tuple(sorted({row["label"] for row in rows.values() if row.get("label")}))
+        found = [rows.get(image["stem"], rows.get(PurePosixPath(image["stem"]).name)) for image in images]
+        if not any(row is not None for row in found):
+            raise UsbenchError(f"no image of {release.path} has a row in the table: name '{images[0][0]}' there, say.")
+        for image, row in zip(images, found, strict=True):
             stem = image["stem"]
-            row = rows.get(stem, rows.get(PurePosixPath(stem).name)) if rows else {}
             if row is None:
                 self.skip(image[0], "it has no row in the table")
                 continue
-            label = row.get("label", "") if rows else image["folder"] or ""
             yield Case(
                 stem, image[0], masks.get(stem) if annotated else None, **_facts(row),
-                label=self.label(label),
+                label=self.label(row.get("label", "")),
             )  # fmt: skip
 
     def _masks(self, release: Release, stems: list[str]) -> tuple[dict[str, list[str]], bool]:
@@ -65,21 +69,29 @@ class Folder(Importer):
                     break
         return masks, bool(masks)
 
-    def _rows(self, release: Release) -> dict[str, dict[str, str]]:
-        """Stem of an image → its row of the one CSV."""
-        if not any(release.match(r"[^/]+\.csv")):
-            return {}
+    def _rows(self, release: Release) -> dict[str, dict[str, str]] | None:
+        """Stem of an image → its row of the one CSV; None where there is no CSV."""
+        tables = [found[0] for found in release.match(r".+\.(?i:csv|tsv|xlsx?)")]
+        own = [table for table in tables if re.fullmatch(r"[^/]+\.(?i:csv)", table)]
+        for other in tables:
+            if other not in own:
+                self.skip(other, "only a CSV beside images/ is read as a table")
+        if not own:
+            return None
         table: pd.DataFrame = release.table("*.csv", ())
+        called = f"the table '{own[0]}' of {release.path}"
         table.columns = [column.lower() for column in table.columns]
-        key = next((column for column in ("name", "file", "filename", "image") if column in table.columns), None)
+        plain = [re.sub(r"\.\d+$", "", column) for column in table.columns]  # pandas numbers what has one name
+        if twice := [column for column in (*NAMES, *READ) if plain.count(column) > 1]:
+            raise UsbenchError(f"{called} has the column '{twice[0]}' twice: keep one.")
+        key = next((column for column in NAMES if column in table.columns), None)
         if key is None:
-            raise UsbenchError(
-                f"the table of {release.path} has no column 'name': its columns are {', '.join(table.columns)}."
-            )
-        known = [column for column in ("label", *TEXTS, *COUNTS, *NUMBERS) if column in table.columns]
-        stems = table[key].str.removeprefix("images/").str.replace(rf"\.{IMAGE}$", "", regex=True)
-        rows = [{column: str(row[column]) for column in known} for _, row in table.iterrows()]
-        return dict(zip(stems, rows, strict=True))
+            raise UsbenchError(f"{called} has no column 'name': its columns are {', '.join(table.columns)}.")
+        table.index = table[key].str.replace(rf"^(?i:images)/|\.{IMAGE}$", "", regex=True)
+        table = table[table.index != ""]
+        if len(twice := table.index[table.index.duplicated()]):
+            raise UsbenchError(f"{called} has two rows of the image '{twice[0]}': keep one.")
+        return table[[column for column in READ if column in table.columns]].to_dict("index")
 
 
 def _facts(row: dict[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from usbench.data.known import describe
 from usbench.data.pack import SCHEMA, Pack
 from usbench.data.packing import letterbox, link_groups, place, write_pack
 from usbench.errors import UsbenchError
@@ -263,6 +264,7 @@ def test_a_damaged_pack_is_refused_when_it_is_opened(
         ({"device": "probe"}, "device"),
         ({"video": "v"}, "video"),
         ({"time": 0.5}, "time"),
+        ({"frame": 3, "fps": 10.0}, "time"),
     ],
 )
 def test_a_pack_can_what_its_items_know(tmp_path: Path, given: dict[str, Any], capability: str) -> None:
@@ -270,6 +272,26 @@ def test_a_pack_can_what_its_items_know(tmp_path: Path, given: dict[str, Any], c
     rich = written(tmp_path / "rich.h5", Item("a", image(), **given), Item("b", image(seed=1), **given))
     assert plain.capabilities() == {"image"}
     assert rich.capabilities() == {"image", capability}
+
+
+@pytest.mark.parametrize("fps", [float("nan"), 0.0, 10.0])
+@pytest.mark.parametrize("frames", [(0, 1, -1), (-1, -1, -1)])
+@pytest.mark.parametrize("video", ["", "v"])
+def test_a_pack_can_tell_times_where_its_description_knows_one(
+    tmp_path: Path, fps: float, frames: tuple[int, ...], video: str
+) -> None:
+    items = [Item(str(i), image(seed=i), video=video, frame=n, fps=fps) for i, n in enumerate(frames)]
+    pack = written(tmp_path / "p.h5", *items)
+    known = describe([(pack, np.arange(pack.count))], (), ()).time
+    assert ("time" in pack.capabilities()) is bool((~np.isnan(known)).any())
+
+
+@pytest.mark.parametrize("field", ["pixel_mm", "fps"])
+def test_a_size_or_rate_that_is_not_positive_is_kept_as_unknown(tmp_path: Path, field: str) -> None:
+    said = (-1.0, 0.0, float("inf"), 1e-60, float("nan"), 0.25)
+    pack = written(tmp_path / "p.h5", *(Item(str(i), image(seed=i), **{field: v}) for i, v in enumerate(said)))
+    np.testing.assert_array_equal(pack.table[field], np.array([np.nan] * 5 + [0.25], np.float32))
+    pack.check()
 
 
 def test_one_frame_is_no_video(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -119,3 +120,39 @@ def test_a_csv_is_text_whatever_its_separator_and_encoding(separator: str, encod
         release.table("t.csv", ("Device",))
     with pytest.raises(UsbenchError, match=r"no table called 'u\.csv'"):
         release.table("u.csv", ())
+
+
+def test_a_table_is_found_whatever_the_case_of_its_name() -> None:
+    release = Release(Path("x"), {"T.CSV": lambda: b"ID\n1\n", "below/t.csv": lambda: b"ID\n2\n"})
+    assert release.table("*.csv", ("ID",)).ID.tolist() == ["1"]
+    assert release.table("t.csv", ("ID",)).ID.tolist() == ["1"]
+
+
+def book() -> dict[str, bytes]:
+    """The members of a small Excel file."""
+    raw = io.BytesIO()
+    pd.DataFrame({"ID": ["001", "x & y"], "Size": [0.25, 3]}).to_excel(raw, index=False)
+    with zipfile.ZipFile(raw) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def bound(members: dict[str, bytes]) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member", ["xl/worksheets/sheet1.xml", "xl/workbook.xml", "xl/styles.xml", "[Content_Types].xml"]
+)
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
+def test_a_damaged_excel_file_is_named_and_to_be_had_again(member: str, share: float) -> None:
+    whole = book()
+    broken = bound({**whole, member: whole[member][: int(share * len(whole[member]))]})
+    with pytest.raises(UsbenchError, match=r"^the table 't\.xlsx' of x cannot be read .*: download it again") as said:
+        Release(Path("x"), {"t.xlsx": lambda: broken}).table("*.xlsx", ("ID",))
+    assert said.value.exit_code == 2 and "\n" not in str(said.value)
+    kept = Release(Path("x"), {"t.xlsx": lambda: bound(whole)}).table("*.xlsx", ("ID",))
+    assert kept.to_dict("records") == [{"ID": "001", "Size": "0.25"}, {"ID": "x & y", "Size": "3"}]

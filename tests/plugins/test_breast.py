@@ -130,6 +130,18 @@ def test_a_missing_xlsx_column_is_named(breast: Path, imported: Callable[..., An
     assert f"no column '{column}'" in imported("breast", breast).one_sentence()
 
 
+def test_a_damaged_xlsx_is_bad_input(breast: Path, imported: Callable[..., Any]) -> None:
+    file = next(breast.glob("*.xlsx"))
+    with zipfile.ZipFile(file) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(file, "w") as cut:
+        for name, data in members.items():
+            cut.writestr(name, data[: len(data) // 2] if name.endswith("sheet1.xml") else data)
+    refused = imported("breast", breast)
+    assert refused.code == 2 and f"the table '{file.name}'" in refused.one_sentence()
+    assert "download it again" in refused.one_sentence()
+
+
 def test_a_class_that_nobody_knows_and_a_missing_table_are_named(breast: Path, imported: Callable[..., Any]) -> None:
     file = next(breast.glob("*.xlsx"))
     breast_table(file, Classification=["benign", "B", "normal", "benign"])

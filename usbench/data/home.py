@@ -103,7 +103,8 @@ def import_pack(
 ) -> Pack:  # fmt: skip
     """Import an official release as a pack, into the data home where no path is given.
 
-    Sets that an importer of anything of a form gave one name may be different ones: `force` replaces what is there.
+    Sets that an importer of anything of a form gave one name may be different ones: `force` replaces what is there. A
+    known set's name is no name for them.
     """
     if not source.exists():
         raise UsbenchError(f"there is nothing at {source}: name the folder or zip of the official release.")
@@ -112,6 +113,9 @@ def import_pack(
     name = dataset.name or entry.name
     if not all(c.isalnum() or c in "-_" for c in name):
         raise UsbenchError(f"a pack cannot be called '{name}': use letters, digits, '-' and '_'.")
+    others = {other.name.lower() for other in registry().entries("dataset") if other.name != entry.name}
+    if dataset.generic and name.lower() in others:
+        raise UsbenchError(f"'{name}' is the name of a known data set: give another, as in '{entry.name}:mine'.")
     place = data_home() / f"{name}.h5"
     if path is None and dataset.generic and place.is_file() and not force:
         raise UsbenchError(

@@ -171,7 +171,8 @@ class Pack:
         known = {"image"}
         known |= {"mask"} if bool(table.has_mask.any()) else set()
         known |= {"label"} if bool((table.label >= 0).any()) else set()
-        known |= {"time"} if bool(table.time.notna().any()) else set()
+        numbered = (table.frame >= 0) | (table.video != "")  # of a rate, `known.describe` then makes times
+        known |= {"time"} if bool((table.time.notna() | (numbered & (table.fps > 0))).any()) else set()
         known |= {field for field in ("tag", "patient", "device") if bool((table[field] != "").any())}
         known |= {"video"} if bool(table.video[table.video != ""].duplicated().any()) else set()
         return known

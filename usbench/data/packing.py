@@ -19,6 +19,7 @@ from usbench.data.sink import Sink
 from usbench.errors import UsbenchError
 from usbench.items import Item
 
+POSITIVE = ("pixel_mm", "fps")  # −1 or 0 in a table says that nobody knows
 SKIPPED_BYTES = 32_000  # HDF5 holds no longer attribute than 64 KiB
 
 
@@ -195,7 +196,10 @@ def _finish(
     pairs = [] if attributes["generated"] else _near_duplicates(file, spool.parent, columns["video"])
     columns["group"] = list(link_groups(columns["patient"], columns["video"], pairs))
     for key, dtype in FIELDS.items():
-        file.create_dataset(key, data=np.array(columns[key], dtype=object if dtype is TEXT else dtype), dtype=dtype)
+        values = np.array(columns[key], dtype=object if dtype is TEXT else dtype)
+        if key in POSITIVE:
+            values[(values <= 0) | np.isinf(values)] = np.nan
+        file.create_dataset(key, data=values, dtype=dtype)
     file.attrs.update({"schema": SCHEMA, "classes": list(classes) or [""], **attributes})
     file.attrs["digest"] = digest_of(file)
 

@@ -71,11 +71,11 @@ class Release:
         return Release(self.path, below)
 
     def table(self, wanted: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        """The one CSV or Excel file called so (`*` stands for anything), all cells as text; `columns` are in it.
+        """The one CSV or Excel file called so in any case (`*`: anything), all cells as text; `columns` are in it.
 
         One at the root is preferred to one below.
         """
-        called = [name for name in self.files if fnmatchcase(PurePosixPath(name).name, wanted)]
+        called = [name for name in self.files if fnmatchcase(PurePosixPath(name).name.lower(), wanted.lower())]
         found = [name for name in called if "/" not in name] or called
         if len(found) != 1:
             count = "no table" if not found else f"{len(found)} tables"
@@ -83,13 +83,15 @@ class Release:
         try:
             raw = self.read(found[0])
             if found[0].lower().endswith("x"):
-                table = pd.read_excel(io.BytesIO(raw), dtype=str, na_filter=False)
+                table = _book(raw)
             else:
                 text = decode_text(raw)
                 separator = max(",;\t", key=text.partition("\n")[0].count)
                 table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile, Undecodable) as error:
-            raise UsbenchError(f"the table '{found[0]}' of {self.path} cannot be read ({error}).") from error
+        except (ValueError, OSError, Undecodable) as error:
+            raise UsbenchError(
+                f"the table '{found[0]}' of {self.path} cannot be read ({error}): download it again, or mend it."
+            ) from error
         if len(table.columns) > MAX_COLUMNS:
             raise UsbenchError(f"the table '{found[0]}' of {self.path} has {len(table.columns):,} columns: mend it.")
         table.columns = [str(column).strip() for column in table.columns]
@@ -99,6 +101,17 @@ class Release:
                 f"its columns are {', '.join(table.columns)}."
             )
         return table.apply(lambda column: column.str.strip())
+
+
+def _book(raw: bytes) -> pd.DataFrame:
+    """The first sheet of an Excel file, all cells as text."""
+    try:
+        return pd.read_excel(io.BytesIO(raw), dtype=str, na_filter=False)
+    except ImportError:
+        raise
+    except Exception as error:  # of a damaged file, its reader raises almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Undecodable(f"it is damaged: {reason}") from error
 
 
 def decode_text(raw: bytes) -> str:
