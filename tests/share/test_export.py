@@ -201,6 +201,54 @@ def test_a_folder_in_use_stays_as_it_is(exported: Path, resnet_run: Path, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "other"]  # no temporary folder is left
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_there_stays_the_same_one(
+    force: bool, exported: Path, resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(exported, here) if force else here.mkdir()
+    monkeypatch.chdir(here)
+    api.export(resnet_run, ".", force=force)
+    names = {path.name for path in exported.iterdir()}
+    assert Path.cwd() == here and {path.name for path in Path().iterdir()} == names
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_an_export_that_cannot_be_put_in_place_leaves_what_was_there(
+    exported: Path, resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, rename = shutil.copytree(exported, tmp_path / "here"), Path.rename
+    (here / "old.txt").write_text("old")
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name == "unet.safetensors" and ".part" in str(path):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(UsbenchError, match="No space left"):
+        api.export(resnet_run, here, force=True)
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_without_the_pack_an_export_says_that_the_sector_is_a_guess(
+    exported: Path, resnet_run: Path, tmp_path: Path, usbench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess = "whether those of discs have one was not known here"
+    assert json.loads((exported / "config.json").read_text())["sector"] == "all"
+    assert guess not in (exported / "README.md").read_text()
+    store = shutil.copytree(resnet_run.parent, tmp_path / "store")
+    run = store / resnet_run.name / "run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "packs": {}}))
+    monkeypatch.setenv("USBENCH_DATA", str(tmp_path / "elsewhere"))
+    said = usbench("export", run.parent, "-o", tmp_path / "out")
+    assert said.code == 0 and "note: the sector will be found in each image, since the pack of 'discs'" in said.err
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["sector"] == "found"
+    assert guess in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_failed_export_leaves_nothing(resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")

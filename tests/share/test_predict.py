@@ -211,6 +211,15 @@ def test_patterns_and_single_files_are_images_too(exported: Path, tmp_path: Path
         assert said.code == (0 if str(word).endswith("..") else 2)
 
 
+@pytest.mark.parametrize("word", ["**.png", "in/**b", "in/***/a.png"])
+def test_a_pattern_that_cannot_be_is_one_sentence(
+    word: str, exported: Path, tmp_path: Path, usbench: Callable[..., Any]
+) -> None:
+    (tmp_path / "in").mkdir()
+    said = usbench("predict", exported, tmp_path / word, "-o", tmp_path / "out")
+    assert said.code == 2 and "*.png'" in said.one_sentence()
+
+
 def test_the_table_says_what_the_mask_shows(tiny_run: Path, tiny_pack: Path, tmp_path: Path) -> None:
     pack = Pack(tiny_pack)
     for row in range(6):

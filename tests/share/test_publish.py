@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -70,6 +71,25 @@ def test_an_archive_holds_no_weights_no_masks_and_no_place_and_is_the_same_again
     assert str(tiny_run.parent.parent) not in "".join(archive.read(name).decode() for name in archive.namelist())
     assert usbench("publish", tiny_run, "-o", tmp_path / "again").code == 0
     assert (tmp_path / "again" / ARCHIVE).read_bytes() == (published / ARCHIVE).read_bytes()
+
+
+def test_a_published_run_says_of_files_their_names_alone(tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
+    store = shutil.copytree(tiny_run.parent, tmp_path / "store")
+    path = store / tiny_run.name / "run.json"
+    run = json.loads(path.read_text())
+    run["spec"] |= {
+        "split": ["discs=/home/me/fold.json", "bright=../private/fold.json"], "data": ["../private/discs.h5"],
+        "ood": ["~/bright.h5", "phantom:l7,patients=3"], "init": "private/start.safetensors",
+        "loss": "moco:queue=512", "backbone": "unet:tu-some/net.v1,widths=8/16", "aug": "spatial+freq-only",
+    }  # fmt: skip
+    run["packs"] = {"discs": "../private/discs.h5"}
+    path.write_text(json.dumps(run))
+    assert usbench("publish", path.parent, "-o", tmp_path / "out").code == 0
+    said = json.loads(zipfile.ZipFile(tmp_path / "out" / ARCHIVE).read("run/run.json"))
+    assert said["packs"] == {"discs": "discs.h5"} and said["spec"] == run["spec"] | {
+        "split": ["discs=fold.json", "bright=fold.json"], "data": ["discs.h5"],
+        "ood": ["bright.h5", "phantom:l7,patients=3"], "init": "start.safetensors",
+    }  # fmt: skip
 
 
 def test_an_unpacked_archive_is_a_store(published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:

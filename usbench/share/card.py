@@ -16,7 +16,7 @@ from usbench.report.differences import difference
 from usbench.report.files import one_line, plain
 from usbench.share.choose import Trained
 from usbench.share.config import ENCODER, GRAPH, NETWORK, Config
-from usbench.share.provenance import Source
+from usbench.share.provenance import Source, trained_on, unseen
 from usbench.share.recipes import Recipe
 from usbench.spec import Choice
 
@@ -109,6 +109,9 @@ class Card:
         ]
         after = f"Logits are brought to {c.canvas} × {c.canvas} (bilinear) and cut; padding is cut off"
         after += "; outside the insonified sector there is no lesion." if c.sector == "found" else "."
+        if lost := unseen(trained_on(self.sources, self.trained.record["row"])):
+            names = ", ".join(plain(source.name) for source in lost)
+            after += f" The sector is found in each image; whether those of {names} have one was not known here."
         resample = f'seen = interpolate({"small" if shrink else "square"}, size={c.size}, mode="bilinear")'
         code = f"""\
 import numpy as np

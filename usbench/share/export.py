@@ -22,7 +22,8 @@ from usbench.share.card import Card
 from usbench.share.choose import Trained, choose
 from usbench.share.config import CONFIG, ENCODER, FORMAT, GRAPH, NETWORK, Config, Plugin
 from usbench.share.network import build, fill, refuse_infinite
-from usbench.share.provenance import Source, all_insonified, sources, spec_of
+from usbench.share.origin import spec_of
+from usbench.share.provenance import Source, all_insonified, sources, trained_on, unseen
 from usbench.share.recipes import Recipe, encoder_recipe, network_recipe
 from usbench.spec import config_text
 from usbench.train import checkpoint
@@ -59,25 +60,26 @@ def export(
         used = sources(trained)
         config = config_of(trained, used)
     except (KeyError, TypeError, AttributeError) as error:
-        place = trained.store.folder(f"finetune-{trained.key}") / "record.json"
-        raise UsbenchError(f"{place}, or the record of a test of it, is damaged ({error}): run it again.") from None
-    temporary = folder.absolute().with_name(f".{folder.absolute().name}.{uuid.uuid4().hex}.part")
+        record = trained.store.folder(f"finetune-{trained.key}") / "record.json"
+        raise UsbenchError(f"{record}, or the record of a test of it, is damaged ({error}): run it again.") from None
+    place = Path(os.path.realpath(folder))  # which a link to itself does not break
+    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
     try:
         temporary.mkdir(parents=True)
         files = _write(temporary, trained, config, used, onnx)
-        _swap(temporary, folder.absolute(), force)
+        _put(temporary, place)
     except OSError as error:
         raise UsbenchError(f"{folder} cannot be written ({error.strerror or error}): name another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(folder, files.pop(), trained.said, tuple(files), tuple(_notes(trained, used)))
+    return Exported(folder, files.pop(), trained.said, tuple(files), tuple(_notes(trained, used, NETWORK in files)))
 
 
 def config_of(trained: Trained, used: Sequence[Source]) -> Config:
     """The config of a network in a store."""
     identity, row = trained.record["identity"], trained.first.row
     canvas = _canvas(trained)
-    own = [source for source in used if source.name in str(row["train_data"]).split("+")]
+    own = trained_on(used, row)
     whole = bool(own) and all(all_insonified(source.pack) for source in own)
     record = trained.store.folder(f"finetune-{trained.key}") / "record.json"
     try:
@@ -156,12 +158,18 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _notes(trained: Trained, used: Sequence[Source]) -> list[str]:
+def _notes(trained: Trained, used: Sequence[Source], masks: bool) -> list[str]:
     """What the user should know of it before passing it on."""
     notes = [
         f"the licence of '{source.name}' is not known here, since its pack is not on this machine: say it in the card"
         for source in used if source.pack is None and source.uses != ["tests"]
     ]  # fmt: skip
+    lost = unseen(trained_on(used, trained.record["row"])) if masks else []
+    notes += [
+        f"the sector will be found in each image, since the pack of '{source.name}', which says whether there is any, "
+        "is not on this machine: import or make it and export again, or masks may be cut where the tests cut none"
+        for source in lost
+    ]
     for kind in ("backbone", "protocol"):
         identity = trained.record["identity"][kind]
         if registry().get(kind, identity["name"]).source != identity["source"]:
@@ -178,16 +186,24 @@ def _check_free(folder: Path, force: bool) -> None:
         raise UsbenchError(f"-o {folder} holds something else than an export: --force replaces exports alone.")
 
 
-def _swap(made: Path, folder: Path, force: bool) -> None:
-    """Put a finished folder in its place; an old export goes only when the new one is whole."""
+def _put(made: Path, folder: Path) -> None:
+    """Put what was made in its place; an old export goes only when the new one is whole.
+
+    A folder that is there stays the same one, since somebody may stand in it.
+    """
     if not folder.exists():
         made.rename(folder)
         return
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
-    folder.rename(old)
+    old.mkdir()
+    moved: list[tuple[Path, Path]] = []
     try:
-        made.rename(folder)
+        for source, target in ((folder, old), (made, folder)):
+            for path in sorted(source.iterdir(), key=lambda path: path.name == CONFIG):  # an export is known by it
+                moved.append((path, path.rename(target / path.name)))
     except OSError:
-        old.rename(folder)
+        for was, now in reversed(moved):
+            now.rename(was)
+        old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -57,7 +57,12 @@ def _named(word: str) -> list[Found]:
         root = path.parent
         while any(letter in str(root) for letter in WILD):
             root = root.parent
-        matches = [m for m in sorted(root.glob(str(path.relative_to(root)))) if m.is_file() and _is_image(m.name)]
+        try:
+            matches = [m for m in sorted(root.glob(str(path.relative_to(root)))) if m.is_file() and _is_image(m.name)]
+        except (ValueError, NotImplementedError):
+            raise UsbenchError(
+                f"{word} is no pattern: '**' means folders and stands alone between slashes, as in 'scans/**/*.png'."
+            ) from None
         return [Found(match, match.relative_to(root).as_posix()) for match in matches]
     raise UsbenchError(f"there is no file or folder {word}: name files, folders or patterns such as 'scans/*.png'.")
 

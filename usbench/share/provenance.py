@@ -1,23 +1,18 @@
-"""Where a network comes from: its data sets as their packs tell, and the settings that make it again. No torch."""
+"""The data sets that a network comes from, as their packs tell. Needs no torch."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from usbench.data.pack import Pack
 from usbench.data.place import stored_packs
 from usbench.errors import UsbenchError
-from usbench.report import kept
 from usbench.report.summary import packs_of
 from usbench.runs.store import Store
 from usbench.share.choose import Trained
-from usbench.spec import RunSpec
 
 CHUNK = 256
 
@@ -87,40 +82,13 @@ def all_insonified(pack: Pack | None) -> bool:
     return all(bool(pack.plane("sector", rows[at : at + CHUNK]).all()) for at in range(0, pack.count, CHUNK))
 
 
-def spec_of(trained: Trained) -> RunSpec | None:
-    """The run that made a network, with files by their names alone; None where no run or suite tells of it."""
-    for given in _specs(trained):
-        try:
-            spec = RunSpec(**given)
-        except (ValidationError, TypeError):
-            continue
-        if _made_by(spec, trained):
-            names = {key: tuple(map(_bare, getattr(spec, key))) for key in ("data", "ood", "pretrain_data", "split")}
-            return spec.model_copy(update={**names, "init": _bare(spec.init)})
-    return None
+def unseen(own: Sequence[Source]) -> list[Source]:
+    """The sets that are not here, where only they could say whether a network's images have an outside."""
+    lost = [source for source in own if source.pack is None]
+    known = [source.pack for source in own if source.pack is not None]
+    return lost if lost and all(map(all_insonified, known)) else []
 
 
-def _specs(trained: Trained) -> Iterator[dict[str, Any]]:
-    tests = {result.folder.name for result in trained.tests}
-    for run in kept.runs(trained.store.root):
-        if f"finetune-{trained.key}" in run.stages:
-            yield from run.specs
-    for suite in kept.suites(trained.store.root):
-        if tests & suite.tests:
-            yield from suite.specs
-
-
-def _made_by(spec: RunSpec, trained: Trained) -> bool:
-    """Whether a run's settings are those of the network: a suite has many, and a run's baselines are of its spec."""
-    row, identity = trained.record["row"], trained.record["identity"]
-    same = spec.backbone == row.get("backbone") and spec.size == identity["size"]
-    same &= identity["seed"] in spec.seeds and float(row["label_fraction"]) in spec.labels
-    return same and (bool(row.get("baseline")) or (spec.loss, spec.aug) == (row["loss"], row["aug"]))
-
-
-def _bare(text: str) -> str:
-    """A file without where it lies: an export travels."""
-    head, equals, tail = text.partition("=")
-    if equals and ("/" in tail or "\\" in tail):
-        return f"{head}={_bare(tail)}"
-    return Path(text.replace("\\", "/")).name if text.startswith(("/", "~", ".")) or ":\\" in text else text
+def trained_on(used: Sequence[Source], row: Mapping[str, Any]) -> list[Source]:
+    """The sets that were fine-tuned on, among all that a network comes from."""
+    return [source for source in used if source.name in str(row["train_data"]).split("+")]

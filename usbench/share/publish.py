@@ -24,6 +24,7 @@ import pandas as pd
 from usbench.errors import UsbenchError
 from usbench.report.tables import BESIDE, BOARD, stages_of
 from usbench.runs.store import SCHEMA, Store
+from usbench.share.origin import PACKS, bare
 from usbench.whole import written
 
 ARCHIVE = "scores.zip"
@@ -84,14 +85,14 @@ def _pictures(source: Path) -> list[Path]:
 def _without_places(path: Path) -> str:
     """What a run or suite says of itself, with files by their names alone: where they lay concerns nobody else."""
 
-    def named(value: Any) -> Any:
+    def named(value: Any, field: str) -> Any:
         if isinstance(value, dict):
-            return {key: named(each) for key, each in value.items()}
+            return {key: named(each, field if field == PACKS else key) for key, each in value.items()}
         if isinstance(value, list):
-            return [named(each) for each in value]
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+            return [named(each, field) for each in value]
+        return bare(field, value) if isinstance(value, str) else value
 
-    return json.dumps(named(json.loads(path.read_text("utf-8"))), indent=1, sort_keys=True)
+    return json.dumps(named(json.loads(path.read_text("utf-8")), ""), indent=1, sort_keys=True)
 
 
 @contextlib.contextmanager
