@@ -540,3 +540,11 @@ def test_a_row_stands_beside_the_baseline_of_its_own_suite(store: Store) -> None
         (store.root / f"suite-{suite}" / "suite.json").write_text(json.dumps(said))
     table = of_stores([store.root]).leaderboard.set_index("key")
     assert table.delta_vs_supervised[["mine-a", "mine-b"]].to_list() == pytest.approx([0.1, 0.05])
+
+
+def test_lines_of_several_training_sets_all_say_theirs(store: Store) -> None:
+    for trained in ("x", "y"):
+        put(store, "none", 0, 0.0, train_data=trained, arena=trained, setting=f"none-{trained}")
+    put(store, "mine", 0, 0.1, train_data="y", arena="y")
+    (table,) = results_tables(cells(Index([store]).results))
+    assert {str(name) for name in table.columns[1].cells if name} == {"none · x", "none · y", "mine · y"}

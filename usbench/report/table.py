@@ -142,7 +142,8 @@ def _kept(lines: Mapping[str, Sides]) -> dict[str, Sides]:
 
 
 def _names(firsts: Sequence[Cell]) -> list[str]:
-    """A name a line: its loss, augmentation and start, and what else tells it from others that have the same."""
+    """A name a line: its loss, augmentation and start, and what else tells it from others that have the same. Where
+    that is the training set for any of them, all say theirs: scores of two training sets are not compared."""
     rows = [{**cell.results[0].facts, **cell.row} for cell in firsts]
     names = [_name(row) for row in rows]
     for what, words in APART.items():
@@ -150,8 +151,9 @@ def _names(firsts: Sequence[Cell]) -> list[str]:
         for name, row in zip(names, rows, strict=True):
             values.setdefault((name, row["label_fraction"]), set()).add("" if row.get(what) is None else row[what])
         twice = {name for (name, _), some in values.items() if len(some) > 1}
+        told = set(names) if twice and what == "train_data" else twice
         names = [
-            f"{name} · {words.format(row.get(what))}" if name in twice and row.get(what) not in (None, "") else name
+            f"{name} · {words.format(row.get(what))}" if name in told and row.get(what) not in (None, "") else name
             for name, row in zip(names, rows, strict=True)
         ]
     return names
