@@ -56,6 +56,16 @@ def test_every_mean_of_the_table_is_a_point_in_its_test_sets_panel(
     assert next(text.get_text() for text in figure.legends[0].get_texts()) == "none"
 
 
+def test_a_method_looks_the_same_in_the_panels_of_all_training_sets(store: Store, drawn: list[Any]) -> None:
+    for trained, loss in ((trained, loss) for trained in ("x", "y") for loss in ("none", "mine")):
+        put(store, loss, 0, 0.1, train_data=trained, arena=trained, setting=f"{loss}-{trained}")
+    against_labels(cells(Index([store]).results), Path("unused"))
+    (figure,) = drawn
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "mine"]
+    looks = [{line.get_color() for line in axis.lines} for axis in shown(figure)]
+    assert len(looks) == 2 and looks[0] == looks[1] and len(looks[0]) == 2
+
+
 def test_figures_are_of_the_metric_that_most_rows_have(store: Store, drawn: list[Any]) -> None:
     put(store, "none", 0, 0.1, facts={"primary": "area_truth", "metrics": ["area_truth"]}, arena="other", fraction=5.0)
     for loss in ("none", "one"):

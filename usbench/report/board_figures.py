@@ -41,7 +41,7 @@ LEAST = 0.2  # of an image, a tile shows
 
 def against_labels(every: Sequence[Cell], path: Path) -> None:
     """The mean score with its interval over the label fraction: a panel a test set, a line a method."""
-    methods = methods_of(shown_together(folded(every)))
+    methods = methods_of(shown_together(folded(every)), of_panels=True)
     x, places = label_lines(methods)
     if not places:
         raise UsbenchError(f"{path}: there is no row to draw.")

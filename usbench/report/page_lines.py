@@ -33,13 +33,16 @@ class Method:
         return chart.mark(self.style)
 
 
-def methods_of(every: Sequence[Cell]) -> dict[str, Method]:
-    """Lines by the names that the terminal's table gives them, baselines first, then the best.
+def methods_of(every: Sequence[Cell], *, of_panels: bool = False) -> dict[str, Method]:
+    """Lines by the names that the terminal's table gives them, baselines first, then the best. Where every training set
+    has panels of its own, a method is one line in all of them.
 
     Baselines are grey. The best by mean rank have colours; where nothing is ranked, the first do. The rest is thin.
     """
     cells: dict[str, list[Cell]] = {}
-    for lines in by_fraction(every).values():
+    trained = dict.fromkeys(str(cell.row["train_data"]) for cell in every) if of_panels else {}
+    parts = [[cell for cell in every if cell.row["train_data"] == name] for name in trained] or [every]
+    for lines in (lines for part in parts for lines in by_fraction(part).values()):
         for name, sides in lines.items():
             cells.setdefault(name, []).extend(cell for side in sides.values() for cell in side)
     ranks = mean_rank_of(every)
