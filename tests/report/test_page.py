@@ -227,6 +227,12 @@ def test_a_row_of_a_suite_has_the_command_of_the_only_run_that_can_have_asked_fo
     assert said["runs"][found["mine · spatial"]]["command"] == "usbench run --loss mine --preset quick"
 
 
+def test_the_title_counts_a_method_once_whatever_it_was_trained_on(store: Store) -> None:
+    for trained, loss in ((trained, loss) for trained in ("x", "y") for loss in ("none", "none-long", "mine", "other")):
+        put(store, loss, 0, 0.1, train_data=trained, arena=trained, setting=f"{loss}-{trained}")
+    assert "<h1>2 pretraining methods and 2 supervised baselines" in page(store)
+
+
 def test_what_is_no_json_does_not_stop_the_pages_script(store: Store) -> None:
     put(store, "none", 0, 0.0)
     (record,) = store.stages.glob("finetune-*/record.json")

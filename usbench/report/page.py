@@ -62,8 +62,8 @@ def page_text(
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("page.html").render(
-        title=_title(methods), facts=_facts(every, origins), finding=_finding(tables), policy=policy,
-        style=Markup(style), script=Markup(script), data=_inert(data), tables=tables,
+        title=_title(methods_of(figured, of_panels=True)), facts=_facts(every, origins), finding=_finding(tables),
+        policy=policy, style=Markup(style), script=Markup(script), data=_inert(data), tables=tables,
         filters=[(FILTERS[k], place, some) for place, (k, some) in enumerate(filters.items()) if len(some) > 1],
         notes=[visible(note) for note in (*footnotes(by_fold, missing), *_unpictured(every, primary))],
         metric=title_of(primary),
