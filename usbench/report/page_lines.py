@@ -41,7 +41,7 @@ def methods_of(every: Sequence[Cell], *, of_panels: bool = False) -> dict[str, M
     """
     cells: dict[str, list[Cell]] = {}
     trained = dict.fromkeys(str(cell.row["train_data"]) for cell in every) if of_panels else {}
-    parts = [[cell for cell in every if cell.row["train_data"] == name] for name in trained] or [every]
+    parts = [[cell for cell in every if cell.row["train_data"] == name] for name in trained] or [list(every)]
     for lines in (lines for part in parts for lines in by_fraction(part).values()):
         for name, sides in lines.items():
             cells.setdefault(name, []).extend(cell for side in sides.values() for cell in side)
