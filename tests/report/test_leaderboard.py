@@ -536,7 +536,7 @@ def test_a_row_stands_beside_the_baseline_of_its_own_suite(store: Store) -> None
     for suite in ("a", "b"):
         own = [r.folder.name for r in Index([store]).results if r.row["setting"].endswith(suite)]
         (store.root / f"suite-{suite}").mkdir()
-        said = {"specs": [], "tests": [(name, {}) for name in own]}
+        said = {"plans": [], "tests": [(name, {}) for name in own]}
         (store.root / f"suite-{suite}" / "suite.json").write_text(json.dumps(said))
     table = of_stores([store.root]).leaderboard.set_index("key")
     assert table.delta_vs_supervised[["mine-a", "mine-b"]].to_list() == pytest.approx([0.1, 0.05])

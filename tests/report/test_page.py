@@ -214,16 +214,21 @@ def test_every_row_tells_where_it_comes_from(store: Store) -> None:
     assert said["runs"][row["run"]] == {"spec": spec, "command": "usbench run --loss mine --preset quick --seed 3"}
 
 
-def test_a_row_of_a_suite_has_the_command_of_the_only_run_that_can_have_asked_for_it(store: Store) -> None:
+def test_a_row_of_a_suite_has_the_command_of_the_run_that_asked_for_it(store: Store) -> None:
     put(store, "mine", 0, 0.1, train_data="phantom-l7", aug="spatial", arena="a")
     put(store, "mine", 0, 0.1, train_data="phantom-l7", aug="freq", arena="b")
-    specs = [resolve({"loss": "mine", "aug": aug}).model_dump(mode="json") for aug in ("spatial", "freq", "freq")]
+    tests = {json.loads((f / "record.json").read_text())["row"]["aug"]: f.name for f in store.stages.glob("evaluate-*")}
+    asked = [({"loss": "mine", "aug": "spatial"}, None), ({"loss": "mine", "aug": "freq"}, {"spec": {}, "over": {}})]
+    plans = [
+        {"spec": resolve(given).model_dump(mode="json"), "common": common, "stages": [tests[given["aug"]]]}
+        for given, common in asked
+    ]
     (store.root / "suite-s").mkdir()
-    suite = {"specs": specs, "tests": [[f.name, "test"] for f in store.stages.glob("evaluate-*")]}
+    suite = {"plans": plans, "tests": [[name, "test"] for name in tests.values()]}
     (store.root / "suite-s" / "suite.json").write_text(json.dumps(suite))
     said = data_of(page(store))
     found = {row["name"]: row["run"] for row in said["rows"]}
-    assert found["mine · freq"] is None  # two runs may have
+    assert found["mine · freq"] is None  # chosen among trials
     assert said["runs"][found["mine · spatial"]]["command"] == "usbench run --loss mine --preset quick"
 
 

@@ -249,6 +249,16 @@ def test_without_the_pack_an_export_says_that_the_sector_is_a_guess(
     assert guess in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_without_its_run_an_export_says_that_it_has_no_settings(
+    resnet_run: Path, tmp_path: Path, usbench: Callable[..., Any]
+) -> None:
+    store, key = shutil.copytree(resnet_run.parent, tmp_path / "store"), choose(str(resnet_run)).key
+    (store / resnet_run.name / "run.json").unlink()
+    said = usbench("export", key, "-o", tmp_path / "out", "--in", store)
+    assert said.code == 0 and "note: there is no run.toml, since no run or suite of the store says" in said.err
+    assert not (tmp_path / "out" / "run.toml").exists()
+
+
 def test_a_failed_export_leaves_nothing(resnet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")

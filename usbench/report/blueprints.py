@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,21 +34,12 @@ def chain(records: Mapping[str, Mapping[str, Any]], stage_id: str) -> list[str]:
     return [stage_id]
 
 
-@dataclass(frozen=True)
-class Source:
-    """A spec that a store keeps, the tests that came of it, and the trials that it was one of."""
-
-    spec: dict[str, Any]
-    tests: frozenset[str]
-    common: dict[str, Any] | None = None
-
-
 class Blueprints:
     """Plans the stages of recorded tests again, for the device, precision and threads that are recorded."""
 
     def __init__(self, store: Store, registry: Registry, records: Mapping[str, Mapping[str, Any]]) -> None:
         self.registry, self.records = registry, records
-        self.sources = list(_sources(store.root))
+        self.planned = kept.planned(store.root)
         self._plans: dict[str, Plan] = {}
 
     def stages(self, test: str, progress: Progress) -> list[Stage]:
@@ -60,12 +48,12 @@ class Blueprints:
         if (lost := [name for name in wanted if name not in self.records]) or len(wanted) < 2:
             raise RunFailed(f"its stage {[*lost, 'finetune'][0]} is not in the store")
         row, computed = self.records[test]["row"], self.records[wanted[-2]]["identity"]
-        fitting = [s for s in self.sources if test in s.tests and _may_make(s.spec, row)]
+        fitting = kept.those_of(test, row["loss"], self.planned)
         if not fitting:
-            raise RunFailed("no run.json or suite.json of the store says what it was made with")
+            raise RunFailed("no run.json or suite.json of the store says what it was made with: run the same again")
         reason = ""
-        for source in fitting:
-            planned = {stage.id: stage for stage in self._plan(source, computed, progress).stages}
+        for each in fitting:
+            planned = {stage.id: stage for stage in self._plan(each, computed, progress).stages}
             if all(name in planned for name in wanted):
                 return [planned[name] for name in wanted]
             alike = [s for s in planned.values() if s.kind == "evaluate" and all(s.row[k] == row[k] for k in SAME)]
@@ -77,13 +65,13 @@ class Blueprints:
         """What was planned so far."""
         return list(self._plans.values())
 
-    def _plan(self, source: Source, computed: Mapping[str, Any], progress: Progress) -> Plan:
+    def _plan(self, planned: kept.Planned, computed: Mapping[str, Any], progress: Progress) -> Plan:
         compute = {name: computed[name] for name in COMPUTE}
-        name = json.dumps([source.spec, source.common, compute], sort_keys=True)
+        name = json.dumps([planned.spec, planned.common, compute], sort_keys=True)
         if name not in self._plans:
             try:
-                spec = RunSpec(**{**source.spec, **compute})
-                of = source.common
+                spec = RunSpec(**{**planned.spec, **compute})
+                of = planned.common
                 common = Common(RunSpec(**of["spec"]), of["over"]) if of else None
             except (ValidationError, KeyError, TypeError) as error:
                 raise RunFailed(f"the spec that the store keeps of it cannot be read ({error})") from None
@@ -121,22 +109,3 @@ def difference(recorded: Mapping[str, Any], planned: Mapping[str, Any], data: st
     if apart[:1] == ["revision"]:
         return "this usbench computes such a stage in another way than the one that made it"
     return f"'{apart[0]}' is another one now" if apart else "what it is made of is recorded in another way now"
-
-
-def _may_make(spec: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether a row could come of a spec, as far as that shows without planning it."""
-    with contextlib.suppress(KeyError, TypeError):
-        own = bool(row["baseline"]) or (spec["loss"] == row["loss"] and spec["aug"] == row["aug"])
-        return own and row["seed"] in spec["seeds"] and row["label_fraction"] in spec["labels"]
-    return False
-
-
-def _sources(root: Path) -> Iterator[Source]:
-    """Every spec of the runs and suites of a store."""
-    for each in (*kept.runs(root), *kept.suites(root)):
-        for spec in each.specs:
-            yield Source(spec, each.tests)
-        for choice in each.choices:
-            common = {"spec": choice["spec"], "over": choice["over"]}
-            for spec in choice["trials"]:
-                yield Source(spec, each.tests, common)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,23 @@ UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, Recursio
 
 
 @dataclass(frozen=True)
+class Planned:
+    """One run that was planned, on its own or of a suite, and every stage that it asked for."""
+
+    spec: dict[str, Any]
+    stages: frozenset[str]
+    common: dict[str, Any] | None = None  # spec and lists (`over`) of the trials that it was one of
+
+
+@dataclass(frozen=True)
 class Kept:
     """A run, or a suite of several."""
 
     folder: Path
-    specs: list[dict[str, Any]]
-    stages: frozenset[str]  # all that it stands on; of a suite whose stages nobody wrote down, its tests
+    stages: frozenset[str]  # all that it stands on: of trials the chosen one's tests alone
+    planned: list[Planned]
     key: str = ""  # of a run
     packs: dict[str, str] = field(default_factory=dict)  # that a run tested on, by name, and where they lay
-    choices: list[dict[str, Any]] = field(default_factory=list)  # of a suite: spec, over, trials
 
     @property
     def tests(self) -> frozenset[str]:
@@ -37,12 +45,7 @@ def runs(root: Path) -> Iterator[Kept]:
             run = json.loads(path.read_text("utf-8"))
             packs = {str(name): str(place) for name, place in dict(run.get("packs", {})).items()}
             stages = frozenset(str(stage) for stage, _ in run["stages"])
-            yield Kept(path.parent, [dict(run["spec"])], stages, str(run.get("key", "")), packs)
-
-
-def together(root: Path) -> list[frozenset[str]]:
-    """The tests of each run and of each suite of a store."""
-    return [kept.tests for kept in (*suites(root), *runs(root))]
+            yield Kept(path.parent, stages, [Planned(dict(run["spec"]), stages)], str(run.get("key", "")), packs)
 
 
 def suites(root: Path) -> Iterator[Kept]:
@@ -50,9 +53,25 @@ def suites(root: Path) -> Iterator[Kept]:
     for path in sorted(root.glob(f"*/{SUITE}")):
         with contextlib.suppress(*UNREADABLE):
             suite = json.loads(path.read_text("utf-8"))
-            choices = [
-                {"spec": dict(c["spec"]), "over": c["over"], "trials": [dict(spec) for spec in c["trials"]]}
-                for c in suite.get("choices", [])
-            ]
             stages = frozenset((*map(str, suite.get("stages", ())), *(str(stage) for stage, _ in suite["tests"])))
-            yield Kept(path.parent, [dict(spec) for spec in suite["specs"]], stages, choices=choices)
+            yield Kept(path.parent, stages, [_planned(plan) for plan in suite.get("plans", ())])
+
+
+def _planned(plan: Mapping[str, Any]) -> Planned:
+    common = plan.get("common")
+    return Planned(dict(plan["spec"]), frozenset(map(str, plan["stages"])), dict(common) if common else None)
+
+
+def planned(root: Path) -> list[Planned]:
+    """Every run that was planned in a store."""
+    return [each for kept in (*runs(root), *suites(root)) for each in kept.planned]
+
+
+def those_of(stage: str, loss: str, every: Iterable[Planned]) -> list[Planned]:
+    """The runs that asked for a stage, its own loss's first: a baseline comes of many."""
+    return sorted((p for p in every if stage in p.stages), key=lambda p: p.spec.get("loss") != loss)
+
+
+def together(root: Path) -> list[frozenset[str]]:
+    """The tests of each run and of each suite of a store."""
+    return [kept.tests for kept in (*suites(root), *runs(root))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,7 @@ class Origins:
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self.runs: list[dict[str, Any]] = []  # specs, and the commands that make them again
-        self._asked: dict[str, list[int]] = {}  # the runs that asked for an evaluation
-        for store in stores:
-            for run in kept.runs(store.root):
-                for stage in run.tests:
-                    self._asked.setdefault(stage, []).append(len(self.runs))
-                self.runs += [{"spec": spec, "command": command_of(spec)} for spec in run.specs]
-        self.suites = [suite for store in stores for suite in kept.suites(store.root)]
+        self._planned = [planned for store in stores for planned in kept.planned(store.root)]
         self.identities: dict[str, dict[str, Any]] = {}  # of the stages that rows name
         self.versions: list[dict[str, str]] = []
         self.machines: set[str] = set()
@@ -49,10 +42,7 @@ class Origins:
         for name in first:
             record = self._record(cell.results[0].folder.parent.parent, name)
             self.identities.setdefault(name, dict(record.get("identity") or {}))
-        asked = Counter(run for part in every for run in self._asked.get(part.folder.name, ()))
-        run = asked.most_common(1)[0][0] if asked else self._of_a_suite(cell)
-        if len(every) > len(cell.results):
-            run = None  # each fold has a command of its own
+        run = self._run(cell) if len(every) == len(cell.results) else None  # each fold has a command of its own
         versions = cell.results[0].versions
         if versions not in self.versions:
             self.versions.append(versions)
@@ -61,13 +51,14 @@ class Origins:
             "versions": self.versions.index(versions), "pack": str(cell.facts.get("pack") or ""),
         }  # fmt: skip
 
-    def _of_a_suite(self, cell: Cell) -> int | None:
-        """The run of the suite that asked for a row: the only one that can have."""
+    def _run(self, cell: Cell) -> int | None:
+        """The run that asked for most of a row's tests. No command makes what was chosen among trials."""
         names = {result.folder.name for result in cell.results}
-        fits = [spec for suite in self.suites if names & suite.tests for spec in suite.specs if _fits(spec, cell)]
-        if len(fits) != 1:
+        own = [each for each in self._planned if each.common is None and names & each.stages]
+        if not own:
             return None
-        if (made := {"spec": fits[0], "command": command_of(fits[0])}) not in self.runs:
+        best = max(own, key=lambda each: (len(names & each.stages), each.spec.get("loss") == cell.row["loss"]))
+        if (made := {"spec": best.spec, "command": command_of(best.spec)}) not in self.runs:
             self.runs.append(made)
         return self.runs.index(made)
 
@@ -83,17 +74,3 @@ class Origins:
             self.machines.add(str(tested["machine"]))
         names = [result.folder.name, f"finetune-{result.finetuned}", f"pretrain-{source}" if source else ""]
         return [str(result.row["seed"]), *names, finished]
-
-
-def _fits(spec: Mapping[str, Any], cell: Cell) -> bool:
-    """Whether a row is what a spec asks for; one that was chosen among trials has settings that no spec shows."""
-    row = cell.row
-    try:
-        named = "+".join(Path(text.partition(",")[0]).stem.replace(":", "-") for text in spec["data"])
-        return (
-            not row.get("chosen") and row["train_data"] == named and row["label_fraction"] in spec["labels"]
-            and set(cell.seeds) <= set(spec["seeds"]) and (spec["loss"], spec["aug"]) == (row["loss"], row["aug"])
-            and all(spec[name] == row.get(name) for name in ("backbone", "init", "size", "protocol"))
-        )  # fmt: skip
-    except (KeyError, TypeError, AttributeError):
-        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from usbench.errors import UsbenchError
 from usbench.report.cells import Cell, cells
@@ -30,11 +31,11 @@ def replaced(plan: SuitePlan, store: Store) -> str:
     folder = suite_folder(plan, store)
     try:
         said = json.loads((folder / "suite.json").read_text("utf-8"))
-        specs, stages = said["specs"], set(said["stages"])
+        specs, stages = [plan["spec"] for plan in said["plans"]], set(said["stages"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     own = {stage.id for run in plan.runs for _, each in run.plans for stage in each.stages}
-    if specs == [run.run.spec.model_dump(mode="json") for run in plan.runs] or stages <= own:
+    if specs == [planned["spec"] for planned in plans_of(plan)] or stages <= own:
         return ""
     return (
         f"{folder.name} holds the table of another suite of this name, which this one replaces; "
@@ -52,15 +53,7 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
         folder / "suite.json",
         {
             "schema": 1, "suite": plan.suite.name, "about": plan.suite.about, "missing": plan.missing,
-            "specs": [run.run.spec.model_dump(mode="json") for run in plan.runs],
-            "choices": [
-                {
-                    "spec": run.run.spec.model_dump(mode="json"), "over": run.run.selection.over,
-                    "trials": [trial.spec.model_dump(mode="json") for _, trial in run.plans],
-                }
-                for run in plan.runs if run.run.selection
-            ],
-            "tests": [[stage.id, stage.title] for stage in tests],
+            "plans": plans_of(plan), "tests": [[stage.id, stage.title] for stage in tests],
             "rows": {stage.id: stage.row for stage in tests},
             "stages": stages,
         },
@@ -70,6 +63,18 @@ def write_suite(plan: SuitePlan, tests: list[Stage], store: Store) -> tuple[Path
         write_csv(table, folder / name)
     forest(every, folder / PICTURE)
     return folder, every
+
+
+def plans_of(plan: SuitePlan) -> list[dict[str, Any]]:
+    """Every run and every trial, and the stages that each asks for."""
+    found = []
+    for run in plan.runs:
+        selection, shared = run.run.selection, run.run.spec.model_dump(mode="json")
+        common = {"spec": shared, "over": {k: list(v) for k, v in selection.over.items()}} if selection else None
+        for _, each in run.plans:
+            stages = sorted(stage.id for stage in each.stages)
+            found.append({"spec": each.spec.model_dump(mode="json"), "common": common, "stages": stages})
+    return found
 
 
 def suite_cells(folder: Path, store: Store) -> list[Cell]:

@@ -72,7 +72,7 @@ def export(
         raise UsbenchError(f"{folder} cannot be written ({error.strerror or error}): name another folder.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(folder, files.pop(), trained.said, tuple(files), tuple(_notes(trained, used, NETWORK in files)))
+    return Exported(folder, files.pop(), trained.said, tuple(files), tuple(_notes(trained, used, files)))
 
 
 def config_of(trained: Trained, used: Sequence[Source]) -> Config:
@@ -158,18 +158,23 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _notes(trained: Trained, used: Sequence[Source], masks: bool) -> list[str]:
+def _notes(trained: Trained, used: Sequence[Source], files: Sequence[str]) -> list[str]:
     """What the user should know of it before passing it on."""
     notes = [
         f"the licence of '{source.name}' is not known here, since its pack is not on this machine: say it in the card"
         for source in used if source.pack is None and source.uses != ["tests"]
     ]  # fmt: skip
-    lost = unseen(trained_on(used, trained.record["row"])) if masks else []
+    lost = unseen(trained_on(used, trained.record["row"])) if NETWORK in files else []
     notes += [
         f"the sector will be found in each image, since the pack of '{source.name}', which says whether there is any, "
         "is not on this machine: import or make it and export again, or masks may be cut where the tests cut none"
         for source in lost
     ]
+    if SETTINGS not in files:
+        notes.append(
+            f"there is no {SETTINGS}, since no run or suite of the store says that it asked for this network: give "
+            "the same command again, which trains nothing, and export again"
+        )
     for kind in ("backbone", "protocol"):
         identity = trained.record["identity"][kind]
         if registry().get(kind, identity["name"]).source != identity["source"]:
