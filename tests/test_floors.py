@@ -68,6 +68,11 @@ def test_a_plugin_imports_only_what_a_strangers_could(file: Path) -> None:
     assert rooms <= FLOORS[0] | {"data", "evaluate"}
 
 
+def test_a_module_is_read_in_one_go() -> None:
+    lines = {module_of(file): file.read_text("utf-8").count("\n") for file in FILES}
+    assert {name: count for name, count in lines.items() if count > 250} == {}
+
+
 def test_no_import_goes_in_a_circle() -> None:
     found = {module_of(file): {f"{name}." for name in imports(file, at_top=True)} for file in FILES}
     graph = {

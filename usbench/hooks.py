@@ -145,26 +145,11 @@ class Registry:
                 del entries[key]
 
     def _register(
-        self,
-        kind: str,
-        plugin: str,
-        where: str,
-        name: str,
-        factory: str | Callable[..., Any] | None,
-        *,
-        summary: str,
-        reference: str = "",
-        needs: tuple[str, ...] = (),
-        uses: tuple[str, ...] = (),
-        gives: tuple[str, ...] = (),
-        reconstruction: bool = False,
-        baseline: str = "",
-        generated: bool = False,
-        frozen: bool = False,
-        revision: int = 1,
-        options: Mapping[str, Any] | None = None,
-        **fixed: Any,
-    ) -> None:
+        self, kind: str, plugin: str, where: str, name: str, factory: str | Callable[..., Any] | None, *, summary: str,
+        reference: str = "", needs: tuple[str, ...] = (), uses: tuple[str, ...] = (), gives: tuple[str, ...] = (),
+        reconstruction: bool = False, baseline: str = "", generated: bool = False, frozen: bool = False,
+        revision: int = 1, options: Mapping[str, Any] | None = None, **fixed: Any,
+    ) -> None:  # fmt: skip
         other = self._entries[kind].get(name) if isinstance(name, str) else None
         if other is not None:
             raise UsbenchError(

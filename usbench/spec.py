@@ -76,10 +76,8 @@ def _sets(value: Any) -> Any:
     given = _listed(value)
     if not isinstance(given, list | tuple):
         return given
-    parts: list[Any] = []
-    for text in given:
-        there = os.path.isfile(str(text))  # noqa: PTH113 - Path.is_file raises where a name is too long
-        parts += [text] if there else str(text).split("+")
+    there = os.path.isfile  # Path.is_file raises where a name is too long
+    parts = [part for text in given for part in ([text] if there(str(text)) else str(text).split("+"))]
     if not all(str(part).strip() for part in parts):
         raise ValueError(f"a data set has no name in '{'+'.join(map(str, parts))}'")
     return parts
@@ -236,14 +234,14 @@ def config_text(spec: RunSpec) -> str:
     """The spec as a TOML config that gives the same run."""
     values = spec.model_dump(mode="json")
     schedules = {key: values.pop(key) for key in ("pretrain", "finetune")}
-    lines = ["[run]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())]
+    lines = ["[run]", *_assigned(values)]
     for name, schedule in schedules.items():
-        lines += [
-            "",
-            f"[run.{name}]",
-            *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in schedule.items()),
-        ]
+        lines += ["", f"[run.{name}]", *_assigned(schedule)]
     return "\n".join(lines) + "\n"
+
+
+def _assigned(values: dict[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
 def key_of(identity: dict[str, Any]) -> str:

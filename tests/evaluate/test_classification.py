@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from usbench.evaluate.classification import balancing, score_classes, score_videos
+from usbench.evaluate.classification import balancing, expected_calibration_error, score_classes, score_videos
 from usbench.evaluate.statistics import crossed_interval
 
 
@@ -95,3 +95,23 @@ def test_a_video_is_judged_by_the_mean_over_its_frames_and_counts_once() -> None
     assert np.isnan(np.delete(scores["video_accuracy"], first)).all()
     recalls = [np.mean([r for r, t in zip(right, truth, strict=True) if t == c]) for c in set(truth)]
     assert np.nanmean(scores["video_balanced_accuracy"]) == pytest.approx(np.mean(recalls))
+
+
+def test_the_calibration_error_equals_a_loop_over_bins() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet([1, 1, 1], 400)
+    label = np.array([rng.choice(3, p=p) for p in probability])
+    label[:10], probability[10, 0] = -1, np.nan
+    expected = 0.0
+    kept = range(11, 400)
+    for low in np.arange(15) / 15:
+        inside = [i for i in kept if low < probability[i].max() <= low + 1 / 15]
+        if inside:
+            confidence = np.mean([probability[i].max() for i in inside])
+            right = np.mean([probability[i].argmax() == label[i] for i in inside])
+            expected += len(inside) / len(kept) * abs(confidence - right)
+    assert expected_calibration_error(probability, label) == pytest.approx(expected)
+    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert expected_calibration_error(certain, np.array([0, 1])) == 0
+    assert expected_calibration_error(certain, np.array([1, 0])) == 1
+    assert np.isnan(expected_calibration_error(certain, np.array([-1, -1])))

@@ -7,8 +7,6 @@ from usbench.evaluate.statistics import (
     Estimate,
     Strata,
     crossed_interval,
-    expected_calibration_error,
-    feature_spread_and_rankme,
     holm,
     mean_ranks,
     signed_rank,
@@ -238,35 +236,6 @@ def test_a_condition_that_a_method_lacks_ranks_nobody():
     assert mean_ranks(table[["hard"]]).isna().all()
 
 
-def test_isotropic_features_spread_and_use_every_direction():
-    found = feature_spread_and_rankme(np.random.default_rng(0).normal(size=(4000, 32)))
-    assert found["spread"] == pytest.approx(1, abs=0.02)
-    assert found["rankme"] == pytest.approx(32, rel=0.01)
-
-
-def test_collapsed_features_neither_spread_nor_use_directions():
-    rng = np.random.default_rng(0)
-    same = np.tile(rng.normal(size=(1, 32)), (100, 1))
-    found = feature_spread_and_rankme(same * rng.uniform(1, 2, size=(100, 1)))
-    assert found["spread"] == pytest.approx(0, abs=1e-6)
-    assert found["rankme"] == pytest.approx(1, abs=1e-6)
-    assert feature_spread_and_rankme(np.zeros((10, 4))) == {"spread": 0.0, "rankme": 0.0}
-
-
-def test_rankme_counts_orthogonal_directions_and_is_not_centred():
-    features = np.concatenate([np.eye(6)[:3]] * 4)
-    assert feature_spread_and_rankme(features)["rankme"] == pytest.approx(3)
-    assert feature_spread_and_rankme(features + 100)["rankme"] < 1.5
-
-
-def test_features_that_are_not_numbers_give_nan_instead_of_an_error():
-    found = feature_spread_and_rankme(np.array([[1.0, np.nan], [0.0, 1.0]]))
-    assert np.isnan(found["spread"])
-    assert np.isnan(found["rankme"])
-    with pytest.raises(ValueError, match="not empty"):
-        feature_spread_and_rankme(np.empty((0, 4)))
-
-
 def test_mean_ranks_are_scipys_on_random_tables():
     rng = np.random.default_rng(0)
     for methods, conditions in ((3, 2), (5, 7), (12, 30)):
@@ -282,23 +251,3 @@ def test_signed_rank_is_scipys_on_the_patients_mean_differences():
         per_patient = [values[groups == g].mean() for g in range(patients)]
         assert signed_rank(values, groups) == pytest.approx(stats.wilcoxon(per_patient).pvalue)
     assert np.isnan(signed_rank(np.zeros((4, 2)), np.arange(4)))
-
-
-def test_the_calibration_error_equals_a_loop_over_bins():
-    rng = np.random.default_rng(0)
-    probability = rng.dirichlet([1, 1, 1], 400)
-    label = np.array([rng.choice(3, p=p) for p in probability])
-    label[:10], probability[10, 0] = -1, np.nan
-    expected = 0.0
-    kept = range(11, 400)
-    for low in np.arange(15) / 15:
-        inside = [i for i in kept if low < probability[i].max() <= low + 1 / 15]
-        if inside:
-            confidence = np.mean([probability[i].max() for i in inside])
-            right = np.mean([probability[i].argmax() == label[i] for i in inside])
-            expected += len(inside) / len(kept) * abs(confidence - right)
-    assert expected_calibration_error(probability, label) == pytest.approx(expected)
-    certain = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert expected_calibration_error(certain, np.array([0, 1])) == 0
-    assert expected_calibration_error(certain, np.array([1, 0])) == 1
-    assert np.isnan(expected_calibration_error(certain, np.array([-1, -1])))

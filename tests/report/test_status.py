@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from usbench.runs import lease
-from usbench.runs.lease import Owner
+from usbench.runs.owner import Owner, space_of_ids
 from usbench.runs.store import Store
 
 TITLES = {"pretrain-a": "pretrain a", "finetune-b": "fine-tune b", "finetune-c": "fine-tune c"}
@@ -31,7 +30,7 @@ def store(tmp_path: Path) -> Store:
         raise KeyboardInterrupt
     link = store.part("finetune-b") / "lease"
     link.mkdir(parents=True)
-    owner = Owner("t", socket.gethostname(), lease._space(), os.getppid())
+    owner = Owner("t", socket.gethostname(), space_of_ids(), os.getppid())
     (link / "owner.json").write_text(json.dumps(asdict(owner)))
     store.note_failure("finetune-c", "fine-tune c", "it broke.")
     return store

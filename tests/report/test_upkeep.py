@@ -16,8 +16,7 @@ import pytest
 from made_up import put
 
 from usbench.report.upkeep import Upkeep
-from usbench.runs import lease
-from usbench.runs.lease import Owner
+from usbench.runs.owner import Owner, space_of_ids
 from usbench.runs.records import write_json
 from usbench.runs.store import Store
 
@@ -59,7 +58,7 @@ def begin(store: Store, name: str, owner: Owner | None = None) -> Path:
 def test_a_check_counts_what_there_is_and_names_what_nothing_needs(
     usbench: Usbench, kept: Store, needed: set[str]
 ) -> None:
-    begin(kept, "pretrain-a", Owner("t", socket.gethostname(), lease._space(), os.getppid()))
+    begin(kept, "pretrain-a", Owner("t", socket.gethostname(), space_of_ids(), os.getppid()))
     begin(kept, "pretrain-b")
     kept.note_failure("finetune-c", "fine-tune c", "it broke.")
     said = usbench("store", "check", kept.root)

@@ -19,8 +19,10 @@ import pytest
 
 from usbench.errors import Interrupted, RunFailed, UsbenchError
 from usbench.runs import lease as leases
+from usbench.runs import owner as owners
 from usbench.runs import store as module
-from usbench.runs.lease import Owner, Taken, links
+from usbench.runs.lease import Taken, links
+from usbench.runs.owner import Owner
 from usbench.runs.records import STATE, seal_of, write_json
 from usbench.runs.store import SCHEMA, Store
 
@@ -32,7 +34,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs").open()
 
 
-def lease(store: Store, *, host: str = "", space: str = leases._space(), pid: int, token: str = "theirs") -> Path:
+def lease(store: Store, *, host: str = "", space: str = owners.space_of_ids(), pid: int, token: str = "theirs") -> Path:
     """Somebody's lease on the stage."""
     link = store.part(STAGE) / "lease"
     link.mkdir(parents=True)
@@ -44,13 +46,13 @@ def lease(store: Store, *, host: str = "", space: str = leases._space(), pid: in
 def test_two_machines_of_one_name_are_two(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boot_id").write_text("of a machine that has our name\n")
     with monkeypatch.context() as there:
-        there.setattr(leases, "BOOT", tmp_path / "boot_id")
-        space = leases._space()
+        there.setattr(owners, "BOOT", tmp_path / "boot_id")
+        space = owners.space_of_ids()
     lease(store, pid=a_dead_process(), space=space)
     with pytest.raises(Taken), store.work(STAGE):
         pass
-    monkeypatch.setattr(leases, "BOOT", tmp_path / "nowhere")
-    assert leases._space() and leases._space() != space
+    monkeypatch.setattr(owners, "BOOT", tmp_path / "nowhere")
+    assert owners.space_of_ids() and owners.space_of_ids() != space
 
 
 def a_dead_process() -> int:
@@ -213,7 +215,7 @@ def test_of_processes_that_race_for_a_dead_owners_lease_one_gets_it(store: Store
     for place in range(30):
         link = store.stages / f"pretrain-{place:016d}.part" / "lease"
         link.mkdir(parents=True)
-        owner = Owner("dead", socket.gethostname(), leases._space(), dead)
+        owner = Owner("dead", socket.gethostname(), owners.space_of_ids(), dead)
         (link / "owner.json").write_text(json.dumps(asdict(owner)))
     command = [sys.executable, "-c", RACE, str(store.root), str(time.time() + 2)]
     for process in [subprocess.Popen(command) for _ in range(4)]:

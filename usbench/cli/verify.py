@@ -106,7 +106,7 @@ def _train_again(verifier: Any, csv: Path | None, wanted: str) -> None:
     from usbench.hooks import registry
     from usbench.report.files import one_line
     from usbench.report.rerun import Rerun
-    from usbench.report.verify import keys_of
+    from usbench.report.written import keys_of
 
     again = Rerun(verifier.store, registry(), verifier.records)
     rows = again.choose(wanted, None if csv is None else keys_of(csv))

@@ -8,6 +8,7 @@ from usbench.evaluate.statistics import Strata
 
 LEAST = 1e-7  # of a probability under the logarithm: one image that is surely wrong costs 16.1
 
+BINS = 15  # of a calibration error
 METRICS = ("accuracy", "balanced_accuracy", "log_loss", "brier")
 
 
@@ -60,3 +61,24 @@ def score_videos(probability: np.ndarray, label: np.ndarray, video: np.ndarray) 
     for name, values in columns.items():
         found[name][first] = values
     return found
+
+
+def expected_calibration_error(probability: np.ndarray, label: np.ndarray) -> float:
+    """How far the confidence in the likeliest class lies from how often it is right, over 15 bins of equal width.
+
+    Each bin counts by its share of the images (Naeini et al., AAAI 2015; Guo et al., ICML 2017). An image whose label
+    is unknown (−1) or whose probability is NaN is left out; NaN where none is left.
+
+    Args:
+        probability: (N, classes).
+        label: (N,) the place of the true class.
+    """
+    known = (label >= 0) & ~np.isnan(probability).any(axis=1)
+    if not known.any():
+        return float("nan")
+    confidence = probability[known].max(axis=1)
+    right = probability[known].argmax(axis=1) == label[known]
+    # Bins are open on the left: a confidence on an edge belongs to the bin below.
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidence))

@@ -8,7 +8,6 @@ import pandas as pd
 import scipy  # its parts are loaded when they are first used: together they take longer than a table of cached rows
 
 _SMALLEST_P = 1e-100
-BINS = 15  # of a calibration error
 LEAST_OF_STRATUM = 8  # equal patients: of fewer, how they vary is not known well enough for an interval
 
 
@@ -144,56 +143,6 @@ def mean_ranks(table: pd.DataFrame) -> pd.Series:
     because it was left out of a hard one. Without such a condition every rank is NaN.
     """
     return table.dropna(axis="columns").rank(axis="index", ascending=False, method="average").mean(axis="columns")
-
-
-def expected_calibration_error(probability: np.ndarray, label: np.ndarray) -> float:
-    """How far the confidence in the likeliest class lies from how often it is right, over 15 bins of equal width.
-
-    Each bin counts by its share of the images (Naeini et al., AAAI 2015; Guo et al., ICML 2017). An image whose label
-    is unknown (−1) or whose probability is NaN is left out; NaN where none is left.
-
-    Args:
-        probability: (N, classes).
-        label: (N,) the place of the true class.
-    """
-    known = (label >= 0) & ~np.isnan(probability).any(axis=1)
-    if not known.any():
-        return float("nan")
-    confidence = probability[known].max(axis=1)
-    right = probability[known].argmax(axis=1) == label[known]
-    # Bins are open on the left: a confidence on an edge belongs to the bin below.
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
-def feature_spread_and_rankme(features: np.ndarray) -> dict[str, float]:
-    """Two signs of collapse: the spread of the features' directions, and how many directions they use.
-
-    - ``spread``: the standard deviation of the L2-normalised features, averaged over dimensions, times √d.
-      About 1 where directions are isotropic, 0 where all are the same.
-    - ``rankme``: exp of the entropy of the singular values, normalised to sum 1 (Garrido et al., RankMe, ICML 2023).
-      From 1 to min(N, d). As in the paper the features are neither centred nor normalised, so a large common offset
-      lowers it: read it beside ``spread``. The paper's ε only keeps log 0 away, and is not needed here.
-
-    Features that are all zero have spread 0 and rank 0; features with NaN or infinity have NaN for both.
-
-    Args:
-        features: (N, d), one row an image.
-    """
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2 or features.size == 0:
-        raise ValueError(f"features must be (N, d) and not empty, got {features.shape}")
-    if not np.isfinite(features).all():
-        return {"spread": float("nan"), "rankme": float("nan")}
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    directions = features / np.where(lengths > 0, lengths, 1.0)
-    spread = directions.std(axis=0).mean() * np.sqrt(features.shape[1])
-    singular = np.linalg.svd(features, compute_uv=False)
-    if singular[0] == 0:
-        return {"spread": 0.0, "rankme": 0.0}
-    shares = singular / singular.sum()
-    return {"spread": float(spread), "rankme": float(np.exp(-scipy.special.xlogy(shares, shares).sum()))}
 
 
 def _complete_images(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

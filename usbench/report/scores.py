@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from usbench.errors import UsbenchError
-from usbench.evaluate.classification import balancing
-from usbench.evaluate.statistics import Estimate, Strata, crossed_interval, expected_calibration_error
+from usbench.evaluate.classification import balancing, expected_calibration_error
+from usbench.evaluate.statistics import Estimate, Strata, crossed_interval
 from usbench.report.columns import DISTANCES
 from usbench.report.results import Result
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from usbench.errors import UsbenchError
-from usbench.runs.lease import Owner
+from usbench.runs.owner import Owner
 from usbench.runs.store import Store
 
 

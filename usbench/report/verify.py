@@ -6,7 +6,6 @@ Nothing derived is trusted on the way: the index is not read. What cannot be mad
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,11 @@ from usbench.report.files import csv_text
 from usbench.report.kept import together
 from usbench.report.leaderboard import board_of
 from usbench.report.remake import Remaker
-from usbench.report.results import BY_TEST, Result, whole
+from usbench.report.results import Result, whole
 from usbench.report.suite import suite_cells
 from usbench.report.summary import read_summary
 from usbench.report.tables import BESIDE, BOARD, stages_of, tables_of
+from usbench.report.written import keys_of, rows_of, suites_of
 from usbench.runs.records import digests_of, seal_of
 from usbench.runs.store import Store
 from usbench.spec import key_of
@@ -161,11 +161,11 @@ class Verifier:
     def table(self, path: Path, board: pd.DataFrame) -> None:
         """Check a leaderboard against the rows that it should have."""
         try:
-            written = _rows(path.read_text("utf-8"))
+            written = rows_of(path.read_text("utf-8"))
         except (OSError, ValueError, KeyError, csv.Error) as error:
             self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
             return
-        made = _rows(csv_text(board))
+        made = rows_of(csv_text(board))
         self.report.rows += len(written)
         columns = {name for row in made.values() for name in row}
         if written and (lacking := sorted(columns - {name for row in written.values() for name in row})):
@@ -209,23 +209,6 @@ class Verifier:
         return [cell for cell in every if cell.row["suite"] in suites]
 
 
-def suites_of(path: Path) -> set[str]:
-    """The suites that the rows of a leaderboard are of; the empty name for rows of none."""
-    return {row.get("suite", "") for row in _rows(path.read_text("utf-8")).values()}
-
-
-def keys_of(path: Path) -> set[str]:
-    """The keys of the rows of a leaderboard; what its test set chose goes by the row that it is of."""
-    try:
-        rows = _rows(path.read_text("utf-8"))
-        if not all("score_mean" in row for row in rows.values()):
-            raise KeyError("score_mean")
-        return {key.removesuffix(BY_TEST) for key in rows}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        what = f"no column {error}" if isinstance(error, KeyError) else error
-        raise UsbenchError(f"{path} cannot be read as a leaderboard ({what}): give its CSV.") from None
-
-
 def row_name(row: Mapping[str, Any]) -> str:
     """A row as a reader finds it again."""
     fraction = row.get("label_fraction")
@@ -245,15 +228,3 @@ def _of(record: Mapping[str, Any], part: str) -> dict[str, Any]:
     """A part of a record that should be a table."""
     found = record.get(part)
     return dict(found) if isinstance(found, Mapping) else {}
-
-
-def _rows(text: str) -> dict[str, dict[str, str]]:
-    """The rows of a leaderboard's CSV by key."""
-    rows: dict[str, dict[str, str]] = {}
-    for row in csv.DictReader(io.StringIO(text)):
-        if not row["key"]:
-            raise ValueError("a row has no key")
-        if row["key"] in rows:
-            raise ValueError(f"two rows have the key {row['key']}")
-        rows[row["key"]] = {k: v or "" for k, v in row.items() if k}
-    return rows

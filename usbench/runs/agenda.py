@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from usbench.errors import Refused, RunFailed, UsbenchError
-from usbench.runs.lease import Owner
+from usbench.runs.owner import Owner
 from usbench.runs.stage import KINDS, Plan, Stage
 from usbench.runs.store import Store
 

@@ -95,7 +95,7 @@ class Kinds:
 
     def _pretrain(self, stage: Stage, folder: Path, watcher: Any) -> dict[str, Any]:
         from usbench.data.feed import Feed
-        from usbench.evaluate.statistics import feature_spread_and_rankme
+        from usbench.evaluate.collapse import feature_spread_and_rankme
         from usbench.evaluate.testing import encoder_features
         from usbench.train.pretrain import pretrain
         from usbench.train.schedule import Schedule

@@ -19,22 +19,20 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from usbench.errors import RunFailed
+from usbench.runs.owner import Owner, ended, held, myself
 
 STALE_SECONDS = 60.0  # a heartbeat that stands still for so long has stopped
 BEAT_SECONDS = 10.0
 LEASE, OWNER = "lease", "owner.json"
-BOOT = Path("/proc/sys/kernel/random/boot_id")  # another one on each machine, and after each start of it
 
-_held: set[str] = set()  # tokens of this process
 watched: dict[str, tuple[int, float]] = {}  # token → its last beat, and since when no later one was seen
 
 
@@ -52,35 +50,6 @@ def believe(others: dict[str, list[float]]) -> None:
 
 class Taken(RunFailed):
     """Another process works on the stage: do something else meanwhile, and look again."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a lease."""
-
-    token: str
-    host: str
-    space: str  # of process ids: two containers, or two machines, may have one host name
-    pid: int
-    released: bool = False
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-
-def _space() -> str:
-    """The process ids that are known here: those of a namespace, since this machine was started."""
-    said = []
-    with contextlib.suppress(OSError):
-        said.append(str(Path("/proc/self/ns/pid").readlink()))
-    with contextlib.suppress(OSError):
-        said.append(BOOT.read_text("utf-8").strip())
-    return " ".join(said)
-
-
-def myself() -> Owner:
-    """This process, as an owner that nobody else is."""
-    return Owner(uuid.uuid4().hex, socket.gethostname(), _space(), os.getpid())
 
 
 def is_lease(path: Path) -> bool:
@@ -117,7 +86,7 @@ def gone(link: Path, owner: Owner) -> bool:
     """Whether the owner of a link works no longer."""
     if owner.released:
         return True
-    if owner.token in _held:
+    if owner.token in held:
         return False
     if ended(owner):
         return True
@@ -128,31 +97,6 @@ def gone(link: Path, owner: Owner) -> bool:
         watched[owner.token] = beat, now
         return False
     return now - since >= STALE_SECONDS
-
-
-def ended(owner: Owner, *, elsewhere: bool = False) -> bool:
-    """Whether an owner's process is no more, which is known on this machine only; `elsewhere` is what else is said."""
-    if (owner.host, owner.space) != (socket.gethostname(), _space()):
-        return elsewhere
-    if owner.pid == os.getpid():
-        return owner.token not in _held  # the process id of somebody who is no more came to us
-    try:
-        os.kill(owner.pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-@contextlib.contextmanager
-def working(me: Owner) -> Iterator[None]:
-    """Meanwhile an owner that this process made counts as being there."""
-    _held.add(me.token)
-    try:
-        yield
-    finally:
-        _held.discard(me.token)
 
 
 def last_beat(link: Path) -> int:
@@ -201,7 +145,7 @@ class Lease:
         except OSError:
             pass  # the folder is finished and renamed, or the disk is full: our process id tells that we are gone
         finally:
-            _held.discard(self.me.token)
+            held.discard(self.me.token)
 
 
 def _remove(trash: Path) -> None:
@@ -226,13 +170,13 @@ def take(part: Path, stage_id: str) -> Lease:
         if chain and not gone(*chain[-1]):
             raise Taken(f"{stage_id} is being computed by {chain[-1][1]}: wait for it, or stop it and run again.")
         place = part / (f"{LEASE}-{chain[-1][1].token}" if chain else LEASE)
-        _held.add(me.token)
+        held.add(me.token)
         if _put(place, me):
             if (place, me) in links(part)[-1:]:
                 return Lease(part, place, me)
             if place.name != LEASE:  # the folder became another one meanwhile, and our link hangs on nothing
                 shutil.rmtree(place, ignore_errors=True)
-        _held.discard(me.token)
+        held.discard(me.token)
 
 
 def _put(place: Path, me: Owner) -> bool:

@@ -15,10 +15,11 @@ from usbench.data.cohort import ALL, TEST, UNSEEN, Cohort, Rows, digest_of, plai
 from usbench.data.frozen import read_split
 from usbench.data.home import Progress, find_pack, options_of, stored_pack
 from usbench.data.leaks import find_leak
-from usbench.data.pack import HEADROOM, Pack, side_of
+from usbench.data.pack import Pack
 from usbench.data.splits import Division, Wanted, class_names, divide, fraction_of
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.hooks import Registry
+from usbench.runs.named import refuse_sides, refuse_twice, split_files
 from usbench.spec import Choice, RunSpec
 
 IN, OUT, TRANSDUCTIVE = "in", "out", "out-transductive"
@@ -53,11 +54,11 @@ class Sources:
             [find_pack(registry, text, progress) for text in texts]
             for texts in (spec.data, spec.ood, spec.pretrain_data)
         )
-        _refuse_twice(data, ood, more)
-        _refuse_sides(data, spec.size)
+        refuse_twice(data, ood, more)
+        refuse_sides(data, spec.size)
         for pack in (*data, *ood, *more):
             check_once(pack)
-        self.split_files = _split_files(spec, data)
+        self.split_files = split_files(spec, data)
         self.wanted = Wanted.of(registry.get("protocol", Choice.parse(spec.protocol).name).needs, data)
         self.cohort = Cohort(tuple((pack, self._division(pack)) for pack in data))
         own = {pack.digest for pack in data}
@@ -221,50 +222,3 @@ class Sources:
         if leak is not None and not self.spec.allow_leaks:
             raise leak.refusal()
         return 0 if leak is None else len(leak.rows)
-
-
-def _refuse_sides(data: list[Pack], size: int) -> None:
-    """Images that are trained on together are read at one side, and each set is tested at its own: it must be that."""
-    small, *_, large = sorted([*data, data[0]], key=lambda pack: pack.size)
-    if side_of(size, small.size) != side_of(size, large.size):
-        raise UsbenchError(
-            f"'{small.name}' is of {small.size} px and '{large.name}' of {large.size} px: at --size {size} the first "
-            "would be trained on blurred and tested sharp; import both at one size, or run at "
-            f"{int(small.size / HEADROOM)} px or less."
-        )
-
-
-def _refuse_twice(data: list[Pack], ood: list[Pack], more: list[Pack]) -> None:
-    """Each set once, none on two sides, and one name for one set among those that a table names."""
-    for packs, mend in (([*data, *ood], "a target domain is never trained on"), (more, "name it once")):
-        digests, names = [pack.digest for pack in packs], [pack.name for pack in packs]
-        if twice := [pack.name for pack in packs if digests.count(pack.digest) > 1]:
-            places = "--pretrain-data twice" if packs is more else "--data and --ood, or twice"
-            raise UsbenchError(f"'{twice[0]}' stands in {places}: {mend}.")
-        if alike := [pack for pack in packs if names.count(pack.name) > 1]:
-            raise UsbenchError(
-                f"two different sets are called '{alike[0].name}' ({alike[0].path} and {alike[1].path}): import one "
-                "under a name of its own, for example folder:name=mine, or leave one out."
-            )
-
-
-def _split_files(spec: RunSpec, data: list[Pack]) -> dict[str, str]:
-    """The split file of each pack that has one: FILE for a single pack, PACK=FILE for several."""
-    names = [pack.name for pack in data]
-    files: dict[str, str] = {}
-    for text in spec.split:
-        name, equals, path = ("", "", text) if Path(text).is_file() else text.partition("=")
-        if not (path if equals else text):
-            raise UsbenchError(f"--split '{text}' names no file: write FILE, or PACK=FILE.")
-        if not equals and len(data) > 1:
-            raise UsbenchError(f"--split {text}: with several packs say whose it is, for example {names[0]}={text}.")
-        if not equals:
-            name, path = names[0], text
-        if name not in names:
-            raise unknown("pack", name, names, where=f"of --split {text}")
-        if name in files:
-            raise UsbenchError(f"'{name}' has two split files: give one.")
-        files[name] = path
-    if files and spec.fold:
-        raise UsbenchError(f"--split {spec.split[0]} and --fold {spec.fold} exclude each other: give one.")
-    return files

@@ -13,33 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from usbench.errors import Halt, Interrupted, UsbenchError
-from usbench.runs import lease
-from usbench.runs.lease import Lease, Owner, Taken, holder, is_lease, leased
+from usbench.runs.begun import Begun
+from usbench.runs.lease import Lease, Taken, holder, is_lease, leased
+from usbench.runs.owner import Owner
 from usbench.runs.records import RECORD, STATE, WEIGHTS, digest_of, digests_of, is_stage, seal_of, tidy, write_json
 
 SCHEMA = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _works_here(note: Path) -> bool:
-    """Whether who wrote a note of begun work is a process of this machine that is still there."""
-    try:
-        return not lease.ended(Owner(**json.loads(note.read_text("utf-8"))["owner"]), elsewhere=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _taken_over(stage_id: str) -> Taken:
@@ -56,7 +47,7 @@ class Store:
         self.failed = root / "failed"
         self.begun = root / "begun"
         self._leases: dict[str, Lease] = {}
-        self._wanted: list[set[str]] = []  # what is noted as begun
+        self._begun = Begun(self.begun, self.has)
 
     @property
     def there(self) -> bool:
@@ -215,41 +206,11 @@ class Store:
         with contextlib.suppress(OSError):
             self._why(stage_id).unlink(missing_ok=True)
 
-    @contextlib.contextmanager
     def wanting(
         self, stage_ids: Iterable[str], name: str = "", titles: Mapping[str, str] | None = None
-    ) -> Iterator[None]:
-        """Note which stages work that begins now wants, until it ends well: nobody may clear them away.
-
-        Each process has a note of its own. One that ends well takes away those of others that wanted the same and are
-        no more, as far as that can be known: what they wanted is done.
-        """
-        wanted, me = set(stage_ids), lease.myself()
-        if any(wanted <= more for more in self._wanted):  # what a suite has done in turn is noted by the suite
-            yield
-            return
-        name_of_all = hashlib.sha256(" ".join(sorted(wanted)).encode()).hexdigest()[:16]
-        path = self.begun / f"{name_of_all}-{me.token}.json"
-        said = {"stages": sorted(wanted), "name": name, "titles": dict(titles or {}), "owner": asdict(me)}
-        with contextlib.suppress(OSError):
-            self.begun.mkdir(exist_ok=True)
-            write_json(path, {**said, "when": datetime.now(UTC).isoformat(timespec="seconds")})
-        self._wanted.append(wanted)
-        try:
-            with lease.working(me):
-                yield
-        except UsbenchError as error:
-            if error.exit_code == UsbenchError.exit_code and not any(map(self.has, wanted)):
-                path.unlink(missing_ok=True)  # it was refused, and no command goes on with it
-            raise
-        finally:
-            self._wanted.remove(wanted)
-        path.unlink(missing_ok=True)
-        for other in self.begun.glob(f"{name_of_all}*.json"):
-            if not _works_here(other):
-                other.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.begun.rmdir()
+    ) -> contextlib.AbstractContextManager[None]:
+        """Note what work that begins now wants, until it ends well."""
+        return self._begun.wanting(stage_ids, name, titles or {})
 
     def _why(self, stage_id: str) -> Path:
         return self.failed / f"{self.folder(stage_id).name}.json"
