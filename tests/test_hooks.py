@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from usbench import hookimpl
+from usbench import hookimpl, source
 from usbench.errors import UsbenchError
 from usbench.hooks import Entry, Registry
 from usbench.hookspecs import HOOK_OF, KINDS
@@ -304,6 +304,12 @@ def test_a_plugin_gets_another_digest_when_one_that_it_imports_is_edited(
         ("from labtools.maths import x\n", "labtools/maths.py"),
         ("import _shared\n", "_shared.py"),
         ("FACTORY = 'labtools.maths:Loss'\n", "labtools/maths.py"),
+        ("from spaced.maths import x\n", "spaced/maths.py"),
+        ("from spaced import maths\n", "spaced/maths.py"),
+        ("import spaced.deep.maths\n", "spaced/deep/maths.py"),
+        ("FACTORY = 'spaced.maths:Loss'\n", "spaced/maths.py"),
+        ("from . import _shared\n", "_shared.py"),
+        ("from .spaced.maths import x\n", "spaced/maths.py"),
         ("def usbench_losses(register):\n    from _shared import x\n", "_shared.py"),
     ],
 )
@@ -312,7 +318,10 @@ def test_a_loose_file_gets_another_digest_when_own_code_that_it_imports_or_names
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "labtools").mkdir()
-    for file in ("labtools/__init__.py", "labtools/maths.py", "_shared.py", "_other.py"):
+    (tmp_path / "spaced" / "deep").mkdir(parents=True)  # without an __init__.py
+    for file in ("labtools/__init__.py", "labtools/maths.py", "_shared.py", "_other.py", "spaced/other.py"):
+        (tmp_path / file).write_text("x = 1\n")
+    for file in ("spaced/maths.py", "spaced/deep/maths.py"):
         (tmp_path / file).write_text("x = 1\n")
     (tmp_path / "mine.py").write_text(f"import json, torch, pytest\n{text}")
 
@@ -321,10 +330,35 @@ def test_a_loose_file_gets_another_digest_when_own_code_that_it_imports_or_names
         return Entry("loss", "m", None, "", "", "p", str(tmp_path / "mine.py")).source
 
     before = of()
-    (tmp_path / "_other.py").write_text("x = 2\n")
+    for other in ("_other.py", "spaced/other.py"):
+        (tmp_path / other).write_text("x = 2\n")
     assert of() == before
     (tmp_path / helper).write_text("x = 2\n")
     assert of() != before
+
+
+def test_a_process_refuses_what_was_edited_since_it_loaded_it(
+    bare: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_loaded", {})
+    monkeypatch.syspath_prepend(tmp_path)
+    file, helper = tmp_path / "loose" / "edited.py", tmp_path / "helper_of_edited.py"
+    file.parent.mkdir()
+    text = "import helper_of_edited\nfrom usbench import hookimpl\n\n@hookimpl\ndef usbench_losses(register):\n"
+    text += '    register("edited", "edited:X", summary="a loss to edit")\n'
+    file.write_text(text)
+    helper.write_text("x = 1\n")
+    bare.load_folder(file.parent)
+    source.refuse_edited([str(file)])
+    file.write_text(text + "x = 2\n")  # before any key was made
+    with pytest.raises(UsbenchError, match=r"edited\.py was changed since this process loaded it"):
+        source.refuse_edited([str(file)])
+    Registry().load_folder(file.parent)  # executed again, as by another process
+    source.refuse_edited([str(file)])
+    digest(file)
+    helper.write_text("x = 2\n")
+    with pytest.raises(UsbenchError, match=r"helper_of_edited\.py was changed"):
+        source.refuse_edited([str(file)])
 
 
 def test_loose_files_share_code_in_files_that_begin_with_an_underscore(

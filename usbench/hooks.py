@@ -23,7 +23,7 @@ from usbench.hookspecs import GROUP, HOOK_OF, KINDS, Hooks
 from usbench.loose import Shared, import_file, shared_names
 from usbench.options import cast
 from usbench.registration import check_registration, words
-from usbench.source import digest
+from usbench.source import digest, forget_loaded, note_loaded
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class Registry:
             self.pm.register(plugin, name)
             self.pm.check_pending()
             where = _where(plugin)
+            note_loaded(where)
             for kind, hook in HOOK_OF.items():
                 if function := getattr(plugin, hook, None):
                     function(functools.partial(self._register, kind, name, where))
@@ -202,6 +203,7 @@ class Registry:
             sys.meta_path.append(Shared(folder))
         for file in sorted(folder.glob("*.py")):
             if not file.name.startswith("_"):
+                forget_loaded(file)
                 self._import(file.stem, functools.partial(import_file, file))
                 if file.stem not in self.broken and not any(e.plugin == file.stem for e in self.entries()):
                     self.pm.unregister(name=file.stem)

@@ -22,6 +22,9 @@ LIBRARIES = {"torch", "torchvision", "lightly", "timm", "segmentation_models_pyt
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 HARNESS = Path(__file__).parent
 
+_loaded: dict[Path, bytes] = {}  # a package or loose file → the digest of what this process loaded, or first read of it
+_parts: dict[Path, list[Path]] = {}  # a plugin's file → the packages and loose files that it is made of
+
 
 @functools.cache
 def digest(where: Path) -> str:
@@ -38,9 +41,42 @@ def digest(where: Path) -> str:
             waiting += [place for file in files for place in _imported(file)]
     whole = hashlib.sha256()
     for top, files in sorted(found.items(), key=lambda item: (item[0] != _package(where)[0], item[0].name)):
-        for file in files:
-            whole.update(file.relative_to(top.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        text = _text(top, files)
+        whole.update(text)
+        _loaded.setdefault(top, hashlib.sha256(text).digest())
+    _parts[where] = list(found)
     return whole.hexdigest()[:16]
+
+
+def _text(top: Path, files: Iterable[Path]) -> bytes:
+    named = ((file.relative_to(top.parent).as_posix().encode(), file.read_bytes()) for file in files)
+    return b"".join(name + b"\0" + code + b"\0" for name, code in named)
+
+
+def note_loaded(where: str) -> None:
+    """Remember what a plugin is, by its file, when it is loaded."""
+    if where:
+        top, files = _package(Path(where))
+        _loaded.setdefault(top, hashlib.sha256(_text(top, files)).digest())
+        _parts.setdefault(Path(where), [top])
+
+
+def forget_loaded(file: Path) -> None:
+    """Forget what a loose file was: it is about to be executed again."""
+    _loaded.pop(file, None)
+    digest.cache_clear()
+
+
+def refuse_edited(plugins: Iterable[str]) -> None:
+    """Refuse plugins, by their files, that were changed since this process loaded them: their key would be that of
+    other code."""
+    for top in {top for where in plugins for top in _parts.get(Path(where), ())}:
+        files = sorted(top.rglob("*.py")) if top.is_dir() else [top] if top.is_file() else []
+        if hashlib.sha256(_text(top, files)).digest() != _loaded[top]:
+            raise UsbenchError(
+                f"{top} was changed since this process loaded it, and what is loaded stays as it was: start the "
+                "process anew (in a notebook: the kernel) and run again."
+            )
 
 
 def _package(file: Path) -> tuple[Path, list[Path]]:
@@ -56,21 +92,37 @@ def _imported(file: Path) -> Iterator[Path]:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
         return  # it cannot be loaded either, and is listed as broken
-    names: set[str] = set()
+    names: dict[str, set[str]] = {}  # the first part of a module's name → all that is imported of it
     for node in ast.walk(tree):
+        found: list[str] = []
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [f"{node.module or ''}.{alias.name}".lstrip(".") for alias in node.names]
+            if node.level:
+                yield from (each for name in found for each in _modules(file.parents[node.level - 1], name))
+                continue
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
-            names.add(node.value.partition(":")[0].partition(".")[0])  # "module:Class", resolved when it is used
-    for name in sorted(names - sys.stdlib_module_names - {"usbench"}):
+            found = [node.value.partition(":")[0]]  # "module:Class", resolved when it is used
+        for name in found:
+            names.setdefault(name.partition(".")[0], set()).add(name.partition(".")[2])
+    for name in sorted(names.keys() - sys.stdlib_module_names - {"usbench"}):
         try:
             spec = importlib.util.find_spec(name)
         except ValueError:  # of a module without one, such as __main__
             continue
         if spec is not None and spec.origin and spec.origin.endswith(".py") and _followed(name, Path(spec.origin)):
             yield Path(spec.origin)
+        for place in map(Path, (spec.submodule_search_locations or ()) if spec and spec.origin is None else ()):
+            if _followed(name, place):  # a folder of modules without an __init__.py
+                yield from (each for rest in sorted(names[name]) for each in _modules(place, rest))
+
+
+def _modules(folder: Path, name: str) -> Iterator[Path]:
+    """The modules that a dotted name in a folder may mean: the last parts may be of what is in one."""
+    parts = name.split(".")
+    for place in (folder.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)):
+        yield from (file for file in (place.parent / f"{place.name}.py", place / "__init__.py") if file.is_file())
 
 
 def _followed(name: str, origin: Path) -> bool:

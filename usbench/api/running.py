@@ -26,6 +26,7 @@ from usbench.runs.plan import make_plan
 from usbench.runs.shares import fitting
 from usbench.runs.stage import Plan
 from usbench.runs.store import Store
+from usbench.source import refuse_edited
 from usbench.spec import config_text
 from usbench.whole import written
 
@@ -89,6 +90,7 @@ def run(
 
 
 def _run(asked: dict[str, Any]) -> Result:
+    refuse_edited(entry.where for entry in registry().entries())
     trackers = tracker_names(asked["track"])
     working = cluster_of(asked["engine"], asked["workers"], asked["scheduler"], asked["scheduler_file"])
     config = asked["config"]

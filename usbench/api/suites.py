@@ -24,6 +24,7 @@ from usbench.runs.shares import fitting
 from usbench.runs.stage import Stage, unique
 from usbench.runs.store import Store
 from usbench.runs.suite import SuitePlan, do_suite, plan_suite
+from usbench.source import refuse_edited
 from usbench.spec import RunSpec
 from usbench.suites import MANY, read_suite
 
@@ -71,6 +72,7 @@ def store_at(out: Path) -> Store:
 
 
 def _run(asked: dict[str, Any]) -> Result:
+    refuse_edited(entry.where for entry in registry().entries())
     trackers = tracker_names(asked["track"])
     working = cluster_of(asked["engine"], asked["workers"], asked["scheduler"], asked["scheduler_file"])
     file, console = Path(text_of(asked["file"], "run_suite:")), Console(quiet=not asked["progress"])
