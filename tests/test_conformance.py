@@ -104,6 +104,12 @@ class ZeroGradient(DeadParameter):
         return super().objective(out, batch) + 0 * self.scale
 
 
+class VariesItsParts(Sound):
+    def objective(self, out: Out, batch: Batch) -> Mapping[str, Tensor]:
+        parts = {"far": super().objective(out, batch)}
+        return parts if batch.step else {**parts, "near": torch.zeros(())}
+
+
 class FrozenTeacher(Sound):
     def update_teacher(self, progress: float) -> None:
         pass
@@ -289,6 +295,7 @@ class SkipsAHook(Sound):
 
 PLANTED = {
     DeadParameter: ("trains_each_tensor", "'scale' got none"),
+    VariesItsParts: ("keeps_its_parts", "at step 1 it has the parts 'far', and had 'far', 'near'"),
     ZeroGradient: ("trains_each_tensor", "'scale' is nothing but zeros"),
     FrozenTeacher: ("moves_the_teacher", "'teacher_encoder."),
     DeafStudent: ("uses_the_teacher", "teacher of zeros"),

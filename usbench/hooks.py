@@ -22,7 +22,7 @@ from usbench.errors import Refused, UsbenchError, unknown
 from usbench.hookspecs import GROUP, HOOK_OF, KINDS, Hooks
 from usbench.loose import Shared, import_file, shared_names
 from usbench.options import cast
-from usbench.registration import check_registration, words
+from usbench.registration import check_registration, misspelt, words
 from usbench.source import digest, forget_loaded, note_loaded
 
 
@@ -136,7 +136,7 @@ class Registry:
             self._entries = before
             if self.pm.has_plugin(name):
                 self.pm.unregister(name=name)
-            self.broken[name] = f"{type(error).__name__}: {error}"
+            self.broken[name] = misspelt(plugin) or f"{type(error).__name__}: {error}"
 
     def remove(self, name: str) -> None:
         """Forget a plugin and what it registered."""

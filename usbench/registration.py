@@ -7,9 +7,19 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from usbench.errors import unknown
+from usbench.hookspecs import GROUP, HOOK_OF
+
 CAPABILITIES = ("image", "mask", "label", "video", "time", "tag", "patient", "device")  # of a pack
 TOKENS = "tokens"  # of a backbone
 BASELINES = ("", "plain", "long")
+
+
+def misspelt(plugin: Any) -> str:
+    """What to say of a plugin that marks a function as a hook that there is not; "" where it has none."""
+    marked = (name for name in dir(plugin) if getattr(getattr(plugin, name, None), f"{GROUP}_impl", None))
+    wrong = next((name for name in marked if name not in HOOK_OF.values()), None)
+    return str(unknown("hook", wrong, HOOK_OF.values())) if wrong else ""
 
 
 def check_registration(

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from usbench.errors import UsbenchError, unknown
 
@@ -33,8 +33,10 @@ class Choice(BaseModel):
         positional = None
         for place, part in enumerate(filter(None, rest.split(","))):
             key, equals, value = part.partition("=")
+            if (key := key.strip()) in options:
+                raise UsbenchError(f"'{key}' stands twice in '{text}': give each option once.")
             if equals:
-                options[key.strip()] = value.strip()
+                options[key] = value.strip()
             elif place == 0:
                 positional = part.strip()
             else:
@@ -162,19 +164,15 @@ class RunSpec(BaseModel):
             raise ValueError(f"what is pretrained on of other sets is whole or train, not '{part}'")
         return part
 
-    @field_validator("device")
+    @field_validator("device", "precision")
     @classmethod
-    def _device(cls, device: str) -> str:
-        if device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"the device is auto, cpu or cuda, not '{device}'")
-        return device
-
-    @field_validator("precision")
-    @classmethod
-    def _precision(cls, precision: str) -> str:
-        if precision not in ("auto", "bf16", "float32"):
-            raise ValueError(f"the precision is auto, bf16 or float32, not '{precision}'")
-        return precision
+    def _known(cls, said: str, field: ValidationInfo) -> str:
+        *first, last = {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "float32")}[
+            field.field_name or ""
+        ]
+        if said not in (*first, last):
+            raise ValueError(f"the {field.field_name} is {', '.join(first)} or {last}, not '{said}'")
+        return said
 
 
 def presets() -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from usbench.errors import UsbenchError
 
 MEAN, DEVIATION = 0.30, 0.22  # of the input of every row, whatever the data: one fixed choice
 LOCAL_SHARE = 0.5  # side of a local view, as a share of a global one
+FLAT = 1e-6  # determinant of an affine that leaves nothing of an image
 
 
 def affine(centre: np.ndarray, half: np.ndarray, degrees: np.ndarray, flip: np.ndarray) -> np.ndarray:
@@ -134,14 +135,18 @@ class Views(nn.Module):
 
 def _check_rows(step: Augmentation, values: Any, count: int) -> None:
     """Refuse draws that are not one row a view."""
-    rows = values if isinstance(values, dict) else {"": values}
+    rows, called = values if isinstance(values, dict) else {"": values}, f"augmentation step {type(step).__name__}"
     for name, drawn in rows.items():
-        if np.shape(drawn)[:1] != (count,):
-            of = f"'{name}' of {np.shape(drawn)}" if name else f"a {type(values).__name__}"
+        array = isinstance(drawn, np.ndarray)
+        if not array or drawn.shape[:1] != (count,):
+            of = f"'{name}' of {drawn.shape if array else f'type {type(drawn).__name__}'}"
             raise UsbenchError(
-                f"augmentation step {type(step).__name__} drew {of} for {count} views: "
-                "draw must give a dict of arrays with one row a view."
+                f"{called} drew {of if name else f'a {type(values).__name__}'} for {count} views: "
+                "draw must give a dict of NumPy arrays with one row a view."
             )
+        if name == "affine" and (drawn.shape[1:] != (3, 3) or not np.all(np.abs(np.linalg.det(drawn)) > FLAT)):
+            what = f"of {drawn.shape}" if drawn.shape[1:] != (3, 3) else "that turns an image into a line or a point"
+            raise UsbenchError(f"{called} drew an 'affine' {what}: it is (views, 3, 3), and can be inverted.")
 
 
 def _shown(value: object) -> str:

@@ -221,6 +221,9 @@ def usbench_backbones(register):
         ("--aug", STEP.format(draw="{}", body="images * float('nan')"), "no weight has moved yet, so look at the loss"),
         ("--aug", STEP.format(draw="{'g': np.ones(3)}", body="images"), "step Mine drew 'g' of (3,) for 16 views"),
         ("--aug", STEP.format(draw="{'affine': np.eye(3)}", body="images"), "drew 'affine' of (3, 3) for 16 views"),
+        ("--aug", STEP.format(draw="{'g': [1.0] * 16}", body="images"), "drew 'g' of type list for 16 views"),
+        ("--aug", STEP.format(draw="{'affine': np.ones((16, 2, 3))}", body="images"), "drew an 'affine' of (16, 2, 3)"),
+        ("--aug", STEP.format(draw="{'affine': np.zeros((16, 3, 3))}", body="images"), "into a line or a point"),
         ("--aug", STEP.format(draw="None", body="images"), "step Mine drew a NoneType for 16 views"),
         ("--backbone", BACKBONE.format(maps="super().forward(images)", dim=4), "must give a list of maps"),
         (
@@ -229,7 +232,7 @@ def usbench_backbones(register):
             "says dim=5, and its deepest map has 4",
         ),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_a_plugin_that_gives_something_else_ends_a_run_in_one_sentence(
     usbench: Call, tiny: list[str], tmp_path: Path, flag: str, source: str, words: str
@@ -349,6 +352,6 @@ def test_the_tutorial_followed_to_the_letter_ends_on_a_leaderboard(tmp_path: Pat
         said.append(done.stdout)
     _, _, listed, checked, ran = said
     assert "  my-loss" in listed and "broken:" not in listed
-    assert "loss my-loss: 18 promises kept" in checked
+    assert "loss my-loss: 19 promises kept" in checked
     (board,) = (tmp_path / "runs").glob("*/leaderboard.csv")
     assert "my-loss" in set(pd.read_csv(board).loss) and "my-loss" in ran

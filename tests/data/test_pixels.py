@@ -80,6 +80,16 @@ def test_grey_masks_are_refused() -> None:
             read_mask(encoded(Image.fromarray(pixels)))
 
 
+def test_a_faint_second_level_is_refused_and_noise_is_not() -> None:
+    pixels = np.asarray(disc()).copy()
+    columns = np.flatnonzero(pixels.any(0))
+    pixels[:, columns[: len(columns) // 2]] //= 255  # half of it is drawn with 1
+    with pytest.raises(Undecodable, match="a second, faint level"):
+        read_mask(encoded(Image.fromarray(pixels)))
+    noisy = np.where(np.asarray(disc()) > 0, 255, np.random.default_rng(0).choice([0, 0, 3], disc().size[::-1]))
+    np.testing.assert_array_equal(read_mask(encoded(Image.fromarray(noisy.astype(np.uint8)))), np.asarray(disc()) > 0)
+
+
 def test_what_does_not_decode_is_refused() -> None:
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)))
     for data in (b"", b"no image", whole[:300], whole[:20]):

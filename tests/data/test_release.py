@@ -122,6 +122,18 @@ def test_a_csv_is_text_whatever_its_separator_and_encoding(separator: str, encod
         release.table("u.csv", ())
 
 
+def test_a_column_by_another_one_knows_what_it_lacks_and_what_contradicts_itself() -> None:
+    release = Release(
+        Path("x"), {"t.csv": lambda: b"who,what\np1,a\np2,b\np1,a\n", "u.csv": lambda: b"who,what\np1,a\np1,b\n"}
+    )
+    found = release.lookup("t.csv", "who", "what")
+    assert (found["p1"], found["p2"], found.get("p3")) == ("a", "b", None)
+    with pytest.raises(UsbenchError, match=r"the table 't\.csv' of x has no who 'p3', and an image is of it"):
+        found["p3"]
+    with pytest.raises(UsbenchError, match=r"the table 'u\.csv' of x has the who 'p1' twice, with 'a' and 'b'"):
+        release.lookup("u.csv", "who", "what")
+
+
 def test_a_table_is_found_whatever_the_case_of_its_name() -> None:
     release = Release(Path("x"), {"T.CSV": lambda: b"ID\n1\n", "below/t.csv": lambda: b"ID\n2\n"})
     assert release.table("*.csv", ("ID",)).ID.tolist() == ["1"]

@@ -14,7 +14,7 @@ from usbench import Protocol
 from usbench.data.feed import Feed
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
-from usbench.evaluate.testing import TAKEN, score_images, tabulate_images
+from usbench.evaluate.testing import TAKEN, predicted_of, score_images, tabulate_images
 
 
 class Says(Protocol):
@@ -61,6 +61,35 @@ def test_a_table_of_texts_is_no_metric_but_may_stand_beside_one(tiny_pack: Path)
     with pytest.raises(UsbenchError, match="the score 'edge' holds "):
         tabulated(Says({"edge": "good"}), tiny_pack)
     assert tabulated(Says({"edge": 0.5, "remark": "good"}), tiny_pack).remark.tolist() == ["good"] * 3
+
+
+@pytest.mark.parametrize("how", [scored, tabulated])
+def test_a_score_is_never_infinite(tiny_pack: Path, how: Any) -> None:
+    with pytest.raises(UsbenchError, match=r"the score 'edge' is inf.*NaN"):
+        how(Says({"edge": float("inf")}), tiny_pack)
+
+
+class Predicts(Protocol):
+    """Predicts whatever it is told to."""
+
+    def __init__(self, said: Any, *, masks: bool) -> None:
+        self.said, self.masks = said, masks
+
+    def predict(self, output: torch.Tensor, size: int) -> Any:
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("said", "masks"),
+    [
+        (torch.ones(3, 1, 1, dtype=torch.bool), True), (torch.ones(3, 1, 8, 8, dtype=torch.bool), True),
+        (torch.ones(3, 4, 4, dtype=torch.bool), True), (torch.ones(3, 8, 8), True), (np.ones((3, 8, 8), bool), True),
+        (torch.ones(2, 8, 8, dtype=torch.bool), True), (torch.ones(3), False), (torch.ones(1, 4), False),
+    ],
+)  # fmt: skip
+def test_a_prediction_of_another_form_is_refused_and_never_broadcast(said: Any, masks: bool) -> None:
+    with pytest.raises(UsbenchError, match="the protocol predicts "):
+        predicted_of(Predicts(said, masks=masks), torch.zeros(3, 1, 4, 4), 8)
 
 
 @pytest.mark.parametrize("how", [scored, tabulated])

@@ -43,6 +43,13 @@ def gives_named_scalars(bench: Bench) -> None:
         before.restore()
 
 
+def keeps_its_parts(bench: Bench) -> None:
+    """What it gives has the same names at each step."""
+    first, *later = bench.history.parts
+    for step, names in enumerate(later, 1):
+        require(names == first, f"at step {step} it has the parts {listed(names)}, and had {listed(first)}")
+
+
 def trains_each_tensor(bench: Bench) -> None:
     """Each tensor that the optimiser sees gets a gradient within a few steps."""
     largest = bench.history.gradients
@@ -221,7 +228,8 @@ def costs(bench: Bench) -> str:
 
 NOT_REPEATED = "not judged: one batch gives two values"
 CHECKS = (
-    says_what_it_is, gives_named_scalars, says_where_it_is_from, trains_each_tensor, trains_only_what_is_inherited,
+    says_what_it_is, gives_named_scalars, says_where_it_is_from, keeps_its_parts, trains_each_tensor,
+    trains_only_what_is_inherited,
     moves_the_teacher, uses_the_teacher, uses_each_view, uses_labels_as_declared, bears_the_unknown, bears_bf16,
     takes_an_odd_batch, takes_its_least_batch, draws_from_the_harness, goes_on_from_a_checkpoint,
     is_the_same_on_two_devices, falls_on_one_batch, costs,

@@ -16,6 +16,7 @@ from usbench.draws import seed_globals
 from usbench.evaluate.testing import check_columns, check_scores
 from usbench.hooks import registry
 from usbench.spec import presets
+from usbench.train.held import check_protocol
 from usbench.train.networks import build_network
 from usbench.train.passes import is_frozen, mean_score, train_mode
 from usbench.views import normalise
@@ -39,8 +40,7 @@ class Bench(promise.Bench):
 
     @functools.cached_property
     def protocol(self) -> Protocol:
-        made = self.entry.build(**self.entry.options)
-        require(isinstance(made, Protocol), f"it built a {type(made).__name__}, no usbench.Protocol")
+        made = check_protocol(self.entry.build(**self.entry.options), self.entry.name)
         made.classes, made.counts = CLASSES, (COUNT // 2, COUNT // 2)
         return made
 

@@ -22,6 +22,7 @@ from usbench.draws import generator, seed_globals
 from usbench.hooks import Entry, registry
 from usbench.spec import presets
 from usbench.train import checkpoint
+from usbench.train.held import check_optimised
 from usbench.train.loop import Compute, adamw
 from usbench.train.networks import build_network
 from usbench.train.pretrain import Part, build_loss
@@ -119,7 +120,11 @@ class Snapshot:
         """Put the tensors back and forget the gradients."""
         for name in checkpoint.tensors_of(self.module).keys() - self.tensors.keys():
             owner, _, attribute = name.rpartition(".")
-            setattr(self.module.get_submodule(owner), attribute, None)
+            module = self.module.get_submodule(owner)
+            if attribute in module._parameters:
+                delattr(module, attribute)
+            else:
+                setattr(module, attribute, None)
         checkpoint.restore(self.module, self.tensors)
         self.module.zero_grad(set_to_none=True)
 
@@ -138,13 +143,17 @@ def value(loss: Loss, change: Change = lambda batch: batch, **of: Any) -> float:
 
 def train(loss: Loss, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
     """Train as the harness does; the loss of each step."""
-    found = []
-    for step in steps:
-        seed_globals("train", step)
-        batch = batch_of(loss, step)
-        found.append(float(sum(loss.step(batch, optimizer).values())))
-        loss.update_teacher(batch.progress)
-    return found
+    return [float(sum(stepped(loss, optimizer, step).values())) for step in steps]
+
+
+def stepped(loss: Loss, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Tensor]:
+    """Do a step as the harness does; the named parts of the loss."""
+    seed_globals("train", step)
+    batch = batch_of(loss, step)
+    parts = loss.step(batch, optimizer)
+    check_optimised([loss], optimizer)
+    loss.update_teacher(batch.progress)
+    return parts
 
 
 def teacher_of(loss: Loss) -> dict[str, Tensor]:
@@ -157,6 +166,7 @@ class History:
     """What a short training of a fresh loss was like."""
 
     values: list[float]
+    parts: list[list[str]]  # of each step, the names
     gradients: dict[str, float]  # each tensor that the optimiser sees → the largest gradient; −1 for none
     teacher: dict[str, bool]  # each tensor of the teacher → whether it moved
     saved: tuple[dict[str, Tensor], dict[str, Tensor]]  # loss and optimiser, halfway, written and read back
@@ -177,18 +187,20 @@ def history(loss: Loss) -> History:
     seen = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
     gradients = dict.fromkeys(seen, -1.0)
     first = {name: p.detach().clone() for name, p in teacher_of(loss).items()}
-    values, seconds = [], []
+    values, parts, seconds = [], [], []
     for step in range(STEPS):
         if step == STEPS // 2:
             saved = written_and_read(loss, optimizer)
         began = time.perf_counter()
-        values += train(loss, optimizer, range(step, step + 1))
+        found = stepped(loss, optimizer, step)
+        values.append(float(sum(found.values())))
+        parts.append(sorted(found))
         seconds.append(time.perf_counter() - began)
         for name, p in seen.items():
             if p.grad is not None:
                 gradients[name] = max(gradients[name], float(p.grad.abs().max()))
     moved = {name: not torch.equal(p, first[name]) for name, p in teacher_of(loss).items()}
-    return History(values, gradients, moved, saved, state_of(loss, optimizer), seconds, memory.changed())
+    return History(values, parts, gradients, moved, saved, state_of(loss, optimizer), seconds, memory.changed())
 
 
 def state_of(loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

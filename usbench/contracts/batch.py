@@ -42,6 +42,10 @@ class Clip:
     least: int = 1  # a video with fewer frames stays out
     stills: bool = False  # an image without a video is a video of one frame; else it stays out
 
+    def __post_init__(self) -> None:
+        if isinstance(self.roles, str):
+            raise ValueError(f"the roles of a Clip are {self.roles!r}, a text: write ('{self.roles}',) for one role")
+
     def frames(self, video: Video, progress: float, rng: np.random.Generator) -> np.ndarray:
         """(roles,) places in the video, from 0 to n − 1: a frame for each role, drawn from `rng` and nothing else."""
         n, k = len(video), len(self.roles)

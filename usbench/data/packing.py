@@ -98,7 +98,10 @@ def write_pack(
                 for name in ("mask", "sector")
             }  # fmt: skip
             for count, item in enumerate(items, start=1):
+                if not isinstance(item, Item):
+                    raise UsbenchError(f"a data set gave a {type(item).__name__}: items() yields usbench.Item.")
                 _check_facts(item, len(classes))
+                _check_planes(item)
                 _add(item, size, raw, planes, columns)
                 sink.check()
                 if progress is not None:
@@ -146,14 +149,27 @@ def _check_facts(item: Item, classes: int) -> None:
             raise UsbenchError(f"the {name} of '{item.name}' is {value!r} ({type(value).__name__}): give a text.")
 
 
-def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], columns: dict[str, list[Any]]) -> None:
+def _check_planes(item: Item) -> None:
+    """Refuse pixels of another form than an item's: what is no bool plane would be lesion wherever it is not 0."""
     image = item.image
-    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
-        raise UsbenchError(f"item '{item.name}' is {image.dtype} {image.shape}: an image is (height, width) uint8.")
+    if not isinstance(image, np.ndarray) or image.ndim != 2 or image.dtype != np.uint8 or not image.size:
+        said = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
+        raise UsbenchError(f"item '{item.name}' is {said}: an image is (height, width) uint8.")
     for what in ("mask", "sector"):
         plane = getattr(item, what)
-        if plane is not None and plane.shape != image.shape:
-            raise UsbenchError(f"item '{item.name}' has a {what} of {plane.shape} for an image of {image.shape}.")
+        if plane is None:
+            continue
+        if not isinstance(plane, np.ndarray) or plane.shape != image.shape:
+            said = plane.shape if isinstance(plane, np.ndarray) else f"type {type(plane).__name__}"
+            raise UsbenchError(f"item '{item.name}' has a {what} of {said} for an image of {image.shape}.")
+        if plane.dtype != np.bool_ and len(np.setdiff1d(plane, [0])) > 1:
+            raise UsbenchError(
+                f"item '{item.name}' has a {what} of {plane.dtype} with several values: give bool, as {what} > 0.5 is."
+            )
+
+
+def _add(item: Item, size: int, raw: Any, planes: dict[str, h5py.Dataset], columns: dict[str, list[Any]]) -> None:
+    image = item.image
     height, width = image.shape
     box = letterbox(height, width, size)
     raw.write(place(image, box, size).tobytes())

@@ -18,6 +18,7 @@ MAX_PIXELS = 64_000_000
 ORIENTATION = 0x0112  # of EXIF
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 LOW, HIGH = 0.15, 0.85  # of a mask's brightest value: what lies between is grey
+LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")
 GREY_SHARE = 0.001  # of a mask's pixels that may be grey away from every edge
 
 
@@ -88,6 +89,11 @@ def read_mask(data: bytes) -> np.ndarray:
         levels = int((between & ((lowest > LOW) | (highest < HIGH))).sum())
         if levels > GREY_SHARE * grey.size:
             raise Undecodable(f"it is a mask with grey levels ({100 * levels / grey.size:.1f} % of it is half-bright)")
+    if image.format in LOSSLESS:  # where an area is no noise
+        faint = (grey > 0) & (grey <= LOW)
+        area = int(ndimage.binary_erosion(faint, iterations=2).sum()) if faint.any() else 0
+        if area > GREY_SHARE * grey.size:
+            raise Undecodable(f"it is a mask with a second, faint level ({100 * area / grey.size:.1f} % of it)")
     return grey > 0.5
 
 

@@ -9,7 +9,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -101,6 +101,26 @@ class Release:
                 f"its columns are {', '.join(table.columns)}."
             )
         return table.apply(lambda column: column.str.strip())
+
+    def lookup(self, wanted: str, key: str, value: str) -> Mapping[str, str]:
+        """What a table says of each `key`: a column by another one, as text. A key that it lacks is refused."""
+        table = self.table(wanted, (key, value))
+        return _Lookup(f"the table '{wanted}' of {self.path}", key, zip(table[key], table[value], strict=True))
+
+
+class _Lookup(dict[str, str]):
+    """A column by another one; what is not in it is refused by name."""
+
+    def __init__(self, table: str, key: str, pairs: Iterable[tuple[str, str]]) -> None:
+        super().__init__()
+        self.table, self.key = table, key
+        for name, value in pairs:
+            if self.setdefault(name, value) != value:
+                both = f"'{self[name]}' and '{value}'"
+                raise UsbenchError(f"{table} has the {key} '{name}' twice, with {both}: mend the table.")
+
+    def __missing__(self, name: str) -> str:
+        raise UsbenchError(f"{self.table} has no {self.key} '{name}', and an image is of it: mend the table.")
 
 
 def _book(raw: bytes) -> pd.DataFrame:

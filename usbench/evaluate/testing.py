@@ -36,7 +36,7 @@ def examine(
     scores: list[pd.DataFrame] = []
     bits: list[np.ndarray] = []
     for rows, output in _outputs(model, feed, compute):
-        masks = _seen(protocol.predict(output, pack.size).cpu().numpy(), pack, indices[rows])
+        masks = _seen(predicted_of(protocol, output, pack.size), pack, indices[rows])
         scores.append(score_images(protocol, masks, pack, indices[rows]))
         bits.append(pack_masks(masks))
         probability = protocol.probability(output, pack.size)
@@ -147,13 +147,26 @@ def check_scores(protocol: Protocol, found: Mapping[str, Any]) -> None:
     for name, value in found.items():
         if not isinstance(value, Real | np.bool_):
             raise UsbenchError(f"the score '{name}' is {value!r} ({type(value).__name__}): give a number, or NaN.")
+        if np.isinf(float(value)):
+            raise UsbenchError(f"the score '{name}' is {value!r}: where it is not defined it is NaN.")
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, protocol: Protocol, feed: Feed, pack_size: int, compute: Compute) -> np.ndarray:
     """(N, size, size) bool masks at the pack's size, or (N, …) what else the protocol predicts."""
-    made = [protocol.predict(output, pack_size).cpu().numpy() for _, output in _outputs(model, feed, compute)]
-    return np.concatenate(made)
+    return np.concatenate([predicted_of(protocol, output, pack_size) for _, output in _outputs(model, feed, compute)])
+
+
+def predicted_of(protocol: Protocol, output: Tensor, size: int) -> np.ndarray:
+    """What a protocol predicts of a network's output; masks of another form are refused, and never broadcast."""
+    made = protocol.predict(output, size)
+    expected = f"({len(output)}, {size}, {size})" if protocol.masks else f"({len(output)}, …)"
+    said = f"{tuple(made.shape)} {made.dtype}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+    if not isinstance(made, Tensor) or made.ndim < 2 or len(made) != len(output):
+        raise UsbenchError(f"the protocol predicts {said} for {len(output)} images: give a tensor {expected}.")
+    if protocol.masks and (made.dtype != torch.bool or tuple(made.shape[1:]) != (size, size)):
+        raise UsbenchError(f"the protocol predicts {said}: masks are bool {expected}, without a channel.")
+    return made.cpu().numpy()
 
 
 def _outputs(model: nn.Module, feed: Feed, compute: Compute) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -195,6 +208,8 @@ def tabulate_images(protocol: Protocol, predicted: np.ndarray, feed: Feed) -> pd
     for name in protocol.metrics:
         if np.asarray(scores[name]).dtype.kind not in "biuf":
             raise UsbenchError(f"the score '{name}' holds {np.asarray(scores[name]).dtype}: numbers, or NaN.")
+        if np.isinf(np.asarray(scores[name], float)).any():
+            raise UsbenchError(f"the score '{name}' is infinite: where it is not defined it is NaN.")
     return pd.DataFrame({**columns, **scores})
 
 

@@ -82,8 +82,10 @@ class Kinds:
 
     def _protocol(self, stage: Stage, identity: dict[str, Any]) -> tuple[Any, bool]:
         """The protocol, which knows the classes that it tells apart; and whether it fits frozen features."""
+        from usbench.train.held import check_protocol
+
         part = self._part("protocol", stage.places["plugins"]["protocol"])
-        protocol = part.build()
+        protocol = check_protocol(part.build(), part.entry.name)
         protocol.classes = tuple(identity.get("classes", ()))
         return protocol, part.entry.frozen
 

@@ -16,6 +16,7 @@ from usbench.data.packing import Box, letterbox, place
 from usbench.data.planes import shrink
 from usbench.data.sector import find_sector
 from usbench.errors import UsbenchError
+from usbench.evaluate.testing import predicted_of
 from usbench.share.network import Loaded
 from usbench.train.loop import Compute
 from usbench.train.passes import as_seen
@@ -69,7 +70,7 @@ class Segmenter:
             with self.compute.autocast():
                 output = self.model(as_seen(pixels, self.config.size))
             shifted = output.float() - self.shift if self.shift else output
-            masks = self.protocol.predict(shifted, size).cpu().numpy()
+            masks = predicted_of(self.protocol, shifted, size)
             full = functional.interpolate(output.float(), size=(size, size), mode="bilinear", align_corners=False)
             likely = full[:, 0].sigmoid().cpu().numpy()
         return [self._own(*each) for each in zip(images, masks, likely, strict=True)]

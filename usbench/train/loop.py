@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from usbench.contracts.loss import check_parts
 from usbench.errors import Interrupted, RunFailed, listed
 from usbench.made import EARLIER, here
 from usbench.train import checkpoint
+from usbench.train.held import check_optimised
 from usbench.train.memory import peak_mib
 from usbench.train.schedule import Schedule
 
@@ -58,6 +59,10 @@ class Compute:
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, in channels-last layout."""
         return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _is_scalar(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.ndim == 0
 
 
 def adamw(schedule: Schedule, parts: Iterable[tuple[nn.Module, float]]) -> torch.optim.AdamW:
@@ -147,8 +152,11 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             parts = do(self.step)
+            if not isinstance(parts, Mapping) or not all(map(_is_scalar, parts.values())):
+                raise RunFailed(f"a step of {self.title} gave no named scalars: return a dict of them from step().")
             if not self.names:
                 check_parts(parts)
+                check_optimised(self.modules.values(), self.optimizer)
                 self.names = list(parts)
             if len(parts) != len(self.names) or any(name not in parts for name in self.names):
                 raise RunFailed(

@@ -14,13 +14,12 @@ from usbench.data.feed import Batches, Feed
 from usbench.draws import seed_globals
 from usbench.errors import Refused, UsbenchError
 from usbench.hooks import Entry
+from usbench.train.held import check_loss
 from usbench.train.loop import Compute, Training, Watcher, adamw
 from usbench.train.ranks import Ranks
 from usbench.train.schedule import Schedule
 from usbench.train.sparing import PLAIN, Sparing, recomputing
 from usbench.views import Views
-
-KNOWN = {"transfer": ("encoder", "network"), "pretrain_labels": ("none", "all")}  # what a loss may say
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,12 @@ def build_loss(part: Part, network: Network, schedule: Schedule, compute: Comput
     loss = part.build(network)
     if not isinstance(loss, Loss):
         raise Refused(f"loss '{part.entry.name}' built a {type(loss).__name__}: it must build a usbench.Loss.")
+    check_loss(loss, part.entry.name)
     if schedule.batch // len(loss.item.roles) < loss.min_batch:
         raise Refused(
             f"loss '{part.entry.name}' needs {loss.min_batch} items a batch and {schedule.batch} images give "
             f"{schedule.batch // len(loss.item.roles)}: raise pretrain.batch."
         )
-    for name, known in KNOWN.items():
-        if (value := getattr(loss, name)) not in known:
-            raise Refused(f"loss '{part.entry.name}' has {name} {value!r}: it is {' or '.join(known)}.")
     if loss.pretrain_labels != "none" and not part.entry.learns_labels and "tag" not in part.entry.needs:
         raise Refused(
             f"loss '{part.entry.name}' learns from labels (pretrain_labels is '{loss.pretrain_labels}') and was not "
