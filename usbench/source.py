@@ -139,14 +139,18 @@ def _plugins() -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def told(what: str, plugins: Iterable[str], *, where: str = "", more: str = "") -> Iterator[None]:
-    """Whatever a stranger's code raises, as a sentence with its file and line."""
+def told(
+    what: str, plugins: Iterable[str], *, where: str = "", more: str = "", blamed: str = ""
+) -> Iterator[None]:  # fmt: skip
+    """Whatever a stranger's code raises, as a sentence with its file and line; `blamed` is who gave what the harness
+    could not go on with, where no line of theirs raised it."""
     try:
         yield
     except (UsbenchError, OSError):
         raise
     except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {error}{where}{line_of(error, plugins)}{more}"
+        line = line_of(error, plugins) or (blamed and f" (of what {blamed} gave)")
+        said = f"{type(error).__name__}: {error}{where}{line}{more}"
         raise RunFailed(f"{what} failed: {said}.") from error
 
 

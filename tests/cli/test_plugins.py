@@ -209,6 +209,23 @@ def usbench_backbones(register):
 """
 
 
+PROTOCOL = """
+from usbench_segment.protocol import Segment
+from usbench import hookimpl
+
+class Mine(Segment):
+    def adapt(self, network):
+        return {adapt}
+
+    def objective(self, output, batch):
+        return {objective}
+
+@hookimpl
+def usbench_protocols(register):
+    register("mine", Mine, summary="mine", needs=("mask",))
+"""
+
+
 @pytest.mark.parametrize(
     ("flag", "source", "words"),
     [
@@ -226,13 +243,16 @@ def usbench_backbones(register):
         ("--aug", STEP.format(draw="{'affine': np.zeros((16, 3, 3))}", body="images"), "into a line or a point"),
         ("--aug", STEP.format(draw="None", body="images"), "step Mine drew a NoneType for 16 views"),
         ("--backbone", BACKBONE.format(maps="super().forward(images)", dim=4), "must give a list of maps"),
+        ("--protocol", PROTOCOL.format(objective="output", adapt="network"), "is (2, 1, 32, 32), not a scalar tensor"),
+        ("--protocol", PROTOCOL.format(objective="{}", adapt="network"), "the protocol is dict, not a scalar tensor"),
+        ("--protocol", PROTOCOL.format(objective="0", adapt="None"), "(of what protocol 'mine' or backbone 'unet-"),
         (
             "--backbone",
             BACKBONE.format(maps="[super().forward(images)]", dim=5),
             "says dim=5, and its deepest map has 4",
         ),
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_a_plugin_that_gives_something_else_ends_a_run_in_one_sentence(
     usbench: Call, tiny: list[str], tmp_path: Path, flag: str, source: str, words: str
@@ -242,7 +262,7 @@ def test_a_plugin_that_gives_something_else_ends_a_run_in_one_sentence(
     said = usbench("--plugins-dir", tmp_path, "run", *asked)
     assert said.code in (1, 2) and words in said.one_sentence()
     done = [path.name for path in (tmp_path / "r").glob("stages/*") if not path.name.endswith(".part")]
-    assert not [name for name in done if "pretrain" in name]
+    assert not [name for name in done if ("finetune" if flag == "--protocol" else "pretrain") in name]
 
 
 # Begun

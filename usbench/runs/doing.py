@@ -42,10 +42,19 @@ def do(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable
         begin()
         began = time.perf_counter()
         plugins = (entry.where for entry in stages.registry.entries())
-        with told(stage.title, plugins, more="; 'usbench --debug' shows more"):
+        with told(stage.title, plugins, more="; 'usbench --debug' shows more", blamed=_made_of(stage)):
             facts = stages.do(stage, folder, watch)
         store.finish(stage.id, _record(stage, facts, time.perf_counter() - began))
         return True
+
+
+def _made_of(stage: Stage) -> str:
+    """The plugins whose code a stage runs, in words."""
+    plugins = stage.places["plugins"]
+    own = ("loss", "backbone") if stage.kind == "pretrain" else ("protocol", "backbone")
+    named = [f"{kind} '{plugins[kind][0]}'" for kind in own]
+    named += [f"augmentation '{name}'" for name, _ in plugins["steps"]] if stage.kind == "pretrain" else []
+    return " or ".join(named)
 
 
 def outcome(stage: Stage, store: Store, stages: Stages, watch: Watch, begin: Callable[[], None]) -> dict[str, Any]:

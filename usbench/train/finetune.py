@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from usbench.contracts import Labelled, Network, Protocol, pooled
 from usbench.data.feed import Feed, order
 from usbench.draws import generator, seed_globals
+from usbench.errors import RunFailed
 from usbench.train import checkpoint
 from usbench.train.loop import Compute, Training, Watcher, adamw
 from usbench.train.memory import peak_mib
@@ -72,6 +73,9 @@ class Steps:
             with self.compute.autocast():
                 output = self.model(batch.images)
             loss = self.protocol.objective(output.float(), batch)
+            if not isinstance(loss, Tensor) or loss.ndim:
+                said = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                raise RunFailed(f"the objective of the protocol is {said}, not a scalar tensor: return one.")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         self.optimizer.step()
