@@ -243,7 +243,7 @@ def usbench_protocols(register):
         ("--aug", STEP.format(draw="{'affine': np.zeros((16, 3, 3))}", body="images"), "into a line or a point"),
         ("--aug", STEP.format(draw="None", body="images"), "step Mine drew a NoneType for 16 views"),
         ("--backbone", BACKBONE.format(maps="super().forward(images)", dim=4), "must give a list of maps"),
-        ("--protocol", PROTOCOL.format(objective="output", adapt="network"), "is (2, 1, 32, 32), not a scalar tensor"),
+        ("--protocol", PROTOCOL.format(objective="output", adapt="network"), "is (4, 1, 32, 32), not a scalar tensor"),
         ("--protocol", PROTOCOL.format(objective="{}", adapt="network"), "the protocol is dict, not a scalar tensor"),
         ("--protocol", PROTOCOL.format(objective="0", adapt="None"), "(of what protocol 'mine' or backbone 'unet-"),
         (
