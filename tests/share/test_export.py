@@ -255,7 +255,7 @@ def test_without_its_run_an_export_says_that_it_has_no_settings(
     store, key = shutil.copytree(resnet_run.parent, tmp_path / "store"), choose(str(resnet_run)).key
     (store / resnet_run.name / "run.json").unlink()
     said = usbench("export", key, "-o", tmp_path / "out", "--in", store)
-    assert said.code == 0 and "note: there is no run.toml, since no run or suite of the store says" in said.err
+    assert said.code == 0 and "note: there is no run.toml, since no run or suite that has ended says" in said.err
     assert not (tmp_path / "out" / "run.toml").exists()
 
 

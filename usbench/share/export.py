@@ -172,8 +172,8 @@ def _notes(trained: Trained, used: Sequence[Source], files: Sequence[str]) -> li
     ]
     if SETTINGS not in files:
         notes.append(
-            f"there is no {SETTINGS}, since no run or suite of the store says that it asked for this network: give "
-            "the same command again, which trains nothing, and export again"
+            f"there is no {SETTINGS}, since no run or suite that has ended says that it asked for this network: give "
+            "its command again and export again"
         )
     for kind in ("backbone", "protocol"):
         identity = trained.record["identity"][kind]
