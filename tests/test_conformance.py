@@ -722,7 +722,7 @@ def test_a_metric_need_not_be_defined_for_an_empty_mask() -> None:
 @pytest.mark.parametrize(
     ("changes", "name", "words"),
     [
-        ({"primary": "dice"}, "scores_what_it_names", "primary 'dice' is none of"),
+        ({"primary": "dice"}, "scores_what_it_names", "has primary 'dice': it is one of its metrics"),
         ({"metrics": ("overlap", "dice")}, "scores_what_it_names", "a score has ['overlap'], not"),
         ({"metrics": ("overlap", "group")}, "scores_what_it_names", "scores 'group', and a column of scores.csv has"),
         (

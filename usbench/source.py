@@ -23,6 +23,7 @@ NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 HARNESS = Path(__file__).parent
 
 _loaded: dict[Path, bytes] = {}  # a package or loose file → the digest of what this process loaded, or first read of it
+_used: dict[Path, str] = {}  # a plugin's file → its digest when this process first computed with it
 _parts: dict[Path, list[Path]] = {}  # a plugin's file → the packages and loose files that it is made of
 
 
@@ -61,9 +62,17 @@ def note_loaded(where: str) -> None:
         _parts.setdefault(Path(where), [top])
 
 
+def first_used(where: Path) -> str:
+    """The digest of a plugin when this process first asks for it here; what is edited later is imported no more."""
+    if where not in _used:
+        _used[where] = digest.__wrapped__(where)  # the cached one is of the time of planning
+    return _used[where]
+
+
 def forget_loaded(file: Path) -> None:
     """Forget what a loose file was: it is about to be executed again."""
     _loaded.pop(file, None)
+    _used.pop(file, None)
     digest.cache_clear()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from usbench import source
 from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs import same
@@ -40,7 +41,7 @@ class Quiet:
 @pytest.fixture
 def loose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plugin in a file; nothing was used yet."""
-    monkeypatch.setattr(same, "_used", {})
+    monkeypatch.setattr(source, "_used", {})
     monkeypatch.setattr(same, "_loaded", {})
     (tmp_path / "mine").mkdir()
     path = tmp_path / "mine" / "mine.py"

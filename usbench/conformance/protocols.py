@@ -40,7 +40,8 @@ class Bench(promise.Bench):
 
     @functools.cached_property
     def protocol(self) -> Protocol:
-        made = check_protocol(self.entry.build(**self.entry.options), self.entry.name)
+        made = self.entry.build(**self.entry.options)
+        require(isinstance(made, Protocol), f"it built a {type(made).__name__}, no usbench.Protocol")
         made.classes, made.counts = CLASSES, (COUNT // 2, COUNT // 2)
         return made
 
@@ -145,7 +146,7 @@ def predicts_masks_of_the_packs_size(bench: Bench) -> None:
 def scores_what_it_names(bench: Bench) -> None:
     """A score has every named metric, of which `primary` is one and higher is better; a normal image is scored too."""
     protocol = bench.protocol
-    require(protocol.primary in protocol.metrics, f"primary '{protocol.primary}' is none of {protocol.metrics}")
+    check_protocol(protocol, bench.entry.name)
     check_columns(protocol.metrics)
     if not protocol.masks:
         predicted = protocol.predict(bench.output, PACK_SIZE).numpy()

@@ -13,13 +13,12 @@ from usbench.errors import RunFailed, UsbenchError
 from usbench.hooks import Registry
 from usbench.runs.records import digest_of
 from usbench.runs.store import Store
-from usbench.source import digest
+from usbench.source import digest, first_used
 from usbench.whole import written
 
 KIND_OF = {"loss": "loss", "backbone": "backbone", "protocol": "protocol", "aug": "augmentation"}
 
 _loaded: dict[str, str] = {}  # file → its digest when this process registered it
-_used: dict[str, str] = {}  # the same when this process first used it; what is edited later is not imported any more
 
 
 def note_code(known: Registry) -> None:
@@ -35,9 +34,8 @@ def check_code(identity: Mapping[str, Any], known: Registry) -> None:
         said = identity.get(part) or []
         for each in said if isinstance(said, list) else [said]:
             where = known.get(kind, each["name"]).where
-            if where not in _used:
-                _used[where] = digest.__wrapped__(Path(where))  # the cached one is of the time of planning
-            if {_used[where], _loaded.get(where, _used[where])} != {each["source"]}:
+            used = first_used(Path(where))
+            if {used, _loaded.get(where, used)} != {each["source"]}:
                 raise RunFailed(
                     f"the {kind} '{each['name']}' ({where}) is not the code that was planned with: it was changed "
                     "since, or another version is installed here; run the same command again."
