@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from usbench.errors import UsbenchError, unknown
 
+ONE_OF = {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "float32")}
+
 
 class Choice(BaseModel):
     """A plugin by name with the options given for it: `name`, `name:value` or `name:key=value,key=value`."""
@@ -167,9 +169,7 @@ class RunSpec(BaseModel):
     @field_validator("device", "precision")
     @classmethod
     def _known(cls, said: str, field: ValidationInfo) -> str:
-        *first, last = {"device": ("auto", "cpu", "cuda"), "precision": ("auto", "bf16", "float32")}[
-            field.field_name or ""
-        ]
+        *first, last = ONE_OF[field.field_name or ""]
         if said not in (*first, last):
             raise ValueError(f"the {field.field_name} is {', '.join(first)} or {last}, not '{said}'")
         return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -116,15 +117,8 @@ def new(name: str, kind: str, output: Path) -> None:
     from usbench.scaffold import write_package
 
     folder = write_package(name, kind, output)
-    click.echo(
-        f"{folder}: {kind} {name}, ready to work; next: pip install {_typed(folder)} && usbench plugins check {name}"
-    )
-
-
-def _typed(folder: Path) -> str:
-    """A folder as pip takes it for one: a bare name would be looked up in the package index."""
-    text = shlex.quote(str(folder))
-    return text if folder.is_absolute() or text.startswith(("'", "..")) else f"./{text}"
+    typed = shlex.quote(os.path.join(os.curdir, folder))  # noqa: PTH118 - pip looks a bare name up in its index
+    click.echo(f"{folder}: {kind} {name}, ready to work; next: pip install {typed} && usbench plugins check {name}")
 
 
 def _line(head: str, rest: str, indent: int) -> None:
