@@ -365,7 +365,7 @@ def test_the_tutorial_followed_to_the_letter_ends_on_a_leaderboard(tmp_path: Pat
         program, *words = shlex.split(command)
         done = subprocess.run(
             [sys.executable, "-m", program, *words],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         said.append(done.stdout)

@@ -19,7 +19,7 @@ from usbench.runs.stage import Stage
 if TYPE_CHECKING:
     from usbench.runs.engines import Observer
 
-GRACE_SECONDS = 7.0  # what has not saved and left so long after it was asked to goes back to its last checkpoint
+GRACE_SECONDS = 6.0  # what has not saved and left so long after it was asked to goes back to its last checkpoint
 LISTEN_SECONDS = 0.2
 DEATHS = 2  # of its workers, and a stage has failed
 

@@ -107,7 +107,7 @@ class Pool:
         for connection in self.workers:
             with contextlib.suppress(OSError):
                 connection.send_bytes(b"null")
-        deadline = time.monotonic() + (2 if asked else 30)
+        deadline = time.monotonic() + (1 if asked else 30)  # who was asked and is idle has nothing to lose
         for process in self.workers.values():
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
