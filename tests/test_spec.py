@@ -161,7 +161,18 @@ def test_a_default_written_out_is_the_same_run(installed: Registry, tiny_setting
 def test_every_run_has_its_supervised_baselines(installed: Registry, tiny_settings: dict[str, Any]) -> None:
     plan = make_plan(installed, resolve({"loss": "simclr", **tiny_settings}), lambda what, done, total: None)
     assert {stage.row["baseline"] for stage in plan.stages} == {"", "plain", "long"}
-    assert any("ImageNet" in sentence for sentence in plan.missing)
+    assert [name for name in plan.missing if "weights" in name] == [
+        "none with ImageNet weights: run it with --loss none --init imagenet"
+    ]
+
+
+def test_a_run_from_a_file_names_the_baselines_of_other_starts(
+    installed: Registry, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"weights")
+    spec = resolve({"loss": "none", **tiny_settings, "init": str(tmp_path / "mine.safetensors")})
+    missing = make_plan(installed, spec, lambda what, done, total: None).missing
+    assert [name.partition(" weights")[0] for name in missing] == ["none with random", "none with ImageNet"]
 
 
 def test_edited_source_of_a_loose_loss_is_a_new_pretraining(tiny_settings: dict[str, Any], tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def put(
     pretrain = {"loss": loss, "seed": seed, "schedule": {"steps": steps, "batch": 8}}
     tuned = {
         "seed": seed, "pretrained": None if baseline else key_of(pretrain), "schedule": {"steps": 1, "lr": 0.1},
-        "labelled": [loss, arena.partition("/")[0], fraction],
+        "labelled": [loss, arena.partition("/")[0], fraction], "init": row["init"],
     }  # fmt: skip
     tested = {"finetuned": key_of(tuned), "images": row["test_data"], "of": [arena, row["shift"]]}
     for kind, identity in (("pretrain", pretrain), ("finetune", tuned), ("evaluate", tested)):

@@ -91,6 +91,20 @@ def test_rows_of_another_pretraining_budget_are_refused_but_baselines_are_exempt
     assert pair(store, "mine", "none") and pair(store, "other", "none")
 
 
+def test_rows_that_differ_in_their_start_alone_are_compared_and_it_is_said(store: Store) -> None:
+    for seed in (0, 1):
+        put(store, "none", seed, 0.0, arena="a/random")
+        put(store, "none", seed, 0.1, arena="a/mine", init="mine.safetensors")
+        put(store, "none", seed, 0.1, arena="b/other", init="other.safetensors")
+    (found,) = pair(store, "none-a/mine", "none-a/random")
+    assert found.estimate.mean == pytest.approx(0.1) and found.seeds == [0, 1]
+    assert notes([found])[0].startswith(
+        "Their starting weights differ (none from mine.safetensors and none from random)"
+    )
+    with pytest.raises(UsbenchError, match=r"init is other\.safetensors and random"):
+        pair(store, "none-b/other", "none-a/random")  # other labelled images
+
+
 def test_what_a_reader_must_know_is_said(store: Store) -> None:
     put(store, "mine", 0, 0.1, facts={"pretrain_labels": "all"}, versions={"torch": "2.11"}, leaks=7)
     put(store, "none", 0, 0.1, versions={"torch": "2.15"})

@@ -345,6 +345,14 @@ def test_columns_are_the_documented_ones_and_equal_stores_give_equal_bytes(store
     assert all(meaning for meaning in COLUMNS.values())
 
 
+def test_what_starting_weights_have_seen_is_asked_in_a_footnote(store: Store) -> None:
+    for init, arena in (("random", "a"), ("imagenet", "b")):
+        put(store, "none", 0, 0.0, init=init, arena=arena)
+    assert not any("not known here" in note for note in footnotes(cells(Index([store]).results), []))
+    put(store, "none", 0, 0.0, init="mine.safetensors", arena="c")
+    assert any("Which images mine.safetensors" in note for note in footnotes(cells(Index([store]).results), []))
+
+
 def test_other_versions_and_half_written_records_are_footnotes(store: Store) -> None:
     put(store, "none", 0, 0.0, versions={"torch": "2.11"})
     put(store, "mine", 0, 0.0, versions={"torch": "2.15"})

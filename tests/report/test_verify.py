@@ -14,7 +14,9 @@ from made_up import put
 
 from usbench.data.pack import Pack
 from usbench.errors import UsbenchError
+from usbench.evaluate.segmentation import CALIBRATION, METRICS
 from usbench.hooks import Entry
+from usbench.report.columns import LABELS, OF_WHAT, TRAININGS, columns
 from usbench.report.verify import Verifier
 from usbench.runs.store import Store
 
@@ -213,7 +215,18 @@ def test_the_columns_and_the_empty_masks_are_explained(usbench: Usbench) -> None
     said = usbench("leaderboard", "--explain")
     assert said.code == 0 and "delta_vs_best" in said.out and "surface_dice" in said.out
     assert re.search(r"^\s*not empty\s+empty\s+0\s+0\s+nan\s+nan\s+0\s+0\s+0\s*$", said.out, re.M)
+    assert "rankme" in said.out and "linear_" in said.out
     assert usbench("leaderboard").one_sentence()
+
+
+def test_every_column_of_the_published_tables_is_explained() -> None:
+    labels = [start + name for start in ("", *OF_WHAT) for name in LABELS]
+    known = {*columns([*METRICS, CALIBRATION, *labels]), *TRAININGS}
+    published = Path(__file__).parents[2] / "results"
+    tables = [*published.glob("*/leaderboard.csv"), *published.glob("*/trainings.csv")]
+    assert len(tables) > 5
+    for path in tables:
+        assert set(pd.read_csv(path, nrows=0).columns) <= known, path
 
 
 def test_a_row_that_is_cut_short_is_found(runs: Path, usbench: Usbench) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from usbench.data.cohort import whole
 from usbench.data.feed import Feed
 from usbench.data.frozen import read_split
 from usbench.data.pack import Pack
@@ -393,13 +394,15 @@ def test_a_device_left_out_is_not_pretrained_on_in_another_pack_either(
     installed: Registry, tiny_settings: dict[str, Any], tiny_pack: Path, second: Path, tmp_path: Path,
     make_pack: Write, make_scans: Scans,
 ) -> None:  # fmt: skip
-    items = [replace(i, device="old" if i.patient < "p010" else "new") for i in make_scans(20, seed=11)]
+    devices = ["old"] * 10 + ["new"] * 8 + [""] * 2  # what is of no known device may be of the one that is left out
+    items = [replace(i, device=devices[int(i.patient[1:])]) for i in make_scans(20, seed=11)]
     third = make_pack(tmp_path / "third.h5", items, name="third")
-    whole, without = (
-        plan_of(installed, tiny_settings, data=[str(second)], pretrain_data=[str(third)], leave_device=device)
-        for device in ("", "old")
-    )
-    assert key(whole, "pretrain") != key(without, "pretrain")
+    plan = plan_of(installed, tiny_settings, data=[str(second)], pretrain_data=[str(third)])
+    without = plan_of(installed, tiny_settings, data=[str(second)], pretrain_data=[str(third)], leave_device="old")
+    assert key(plan, "pretrain") != key(without, "pretrain")
+    devices_kept = Pack(third).table.device.to_numpy()[whole(Pack(third), "old")]
+    assert len(devices_kept) and set(devices_kept) == {"new"}
+    assert len(whole(Pack(third), "")) == len(whole(Pack(third), "unheard of")) == len(items)
 
 
 def test_who_a_split_file_validates_on_is_never_trained_on(

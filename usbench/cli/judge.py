@@ -129,13 +129,20 @@ def _explain(console: Any) -> None:
     from rich.markup import escape
 
     from usbench.evaluate.segmentation import EMPTY_MASK_CONVENTION
-    from usbench.report.columns import COLUMNS
+    from usbench.report.columns import COLUMNS, LABELS, OF_WHAT, TRAININGS
     from usbench.report.table import plain_table
 
-    table = plain_table("column", "meaning", title="Columns of the CSV, for segmentation")
-    for name, meaning in COLUMNS.items():
-        table.add_row(name, escape(meaning))
-    console.print(table)
+    of_labels = {f"{name}_mean, _low, _high": meaning for name, meaning in LABELS.items()}
+    of_labels |= {f"{start}…": f"the same {meaning}" for start, meaning in OF_WHAT.items()}
+    for title, meanings in (
+        ("Columns of the CSV, for segmentation", COLUMNS),
+        ("In place of the segmentation metrics, under protocols on labels", of_labels),
+        ("Columns of trainings.csv, beside those that it shares with the CSV", TRAININGS),
+    ):
+        table = plain_table("column", "meaning", title=title)
+        for name, meaning in meanings.items():
+            table.add_row(name, escape(meaning))
+        console.print(table)
     names = list(EMPTY_MASK_CONVENTION[0])
     table = plain_table(*names, title="Where a mask is empty (nan: undefined, left out of means)")
     for row in EMPTY_MASK_CONVENTION:

@@ -70,11 +70,12 @@ def _rows(packs: Sequence[Pack], rows: Sequence[np.ndarray]) -> Rows:
 
 
 def whole(pack: Pack, device: str) -> np.ndarray:
-    """Every image of a pack that is only pretrained on, but for the patients of a device that is left out."""
-    if not device:
+    """Every image of a pack that is only pretrained on, but for whom a device left out has seen, or may have."""
+    left_out = (pack.table.device == device).to_numpy() & bool(device)
+    if not left_out.any():
         return np.arange(pack.count)
-    left_out = pack.table.group[pack.table.device == device]
-    return np.flatnonzero(~np.isin(pack.table.group, left_out))
+    unknown = (pack.table.device == "").to_numpy()
+    return np.flatnonzero(~np.isin(pack.table.group, pack.table.group[left_out]) & ~unknown)
 
 
 def plain_division(division: Division, split_file: str = "") -> dict[str, Any]:

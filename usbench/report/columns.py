@@ -1,4 +1,4 @@
-"""What each column of the leaderboard means. A row has no other columns, whatever its protocol."""
+"""What each column of the leaderboard means, whatever its protocol, and of the table of trainings beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from usbench.evaluate.segmentation import CALIBRATION, METRICS
 DISTANCES = ("hd95", "assd")  # in native pixels; in mm too where a pixel's size is known
 OF = {
     CALIBRATION: ", each over ten bins of the probabilities of its pixels",
-    "surface_dice": ", within two native pixels",
+    "surface_dice": ", within two native pixels; where a pixel of the pack is larger, only borders that coincide count",
+}
+LABELS = {
+    "accuracy": "1 where the class is right: its mean is the share of images that are",
+    "balanced_accuracy": "the share that is right, mean over classes",
+    "log_loss": "minus the logarithm of the true class's probability; lower is better",
+    "brier": "squared error of the probabilities, summed over classes; lower is better",
+}
+OF_WHAT = {  # before a metric of labels
+    "video_": "of a video, whose probabilities are the mean of its frames'",
+    "linear_": "of the logistic regression on pooled features",
+    "knn_": "of the vote of the nearest neighbours",
 }
 NOT_MEASURED = ("device_seconds", "peak_mib")  # differ between equal runs
 
@@ -96,3 +107,19 @@ def columns(metrics: Iterable[str]) -> dict[str, str]:
 
 
 COLUMNS = columns((*METRICS, CALIBRATION))  # of segmentation
+
+TRAININGS = {
+    "kind": "pretrain or finetune",
+    "key": "identity of the training: its folder in the store is kind-key",
+    "seed": "of the label subset, the initialisation and the order of images",
+    "images": "images that it learned from",
+    "chosen_step": "step whose weights were taken, where inner validation chose it",
+    "spread": "standard deviation of the encoder's pooled features of clean training images, each scaled to length 1, "
+    "times the root of their number: about 1 where they point everywhere, 0 where all are one (collapse)",
+    "rankme": "how many directions these features use (RankMe, ICML 2023): from 1 (collapse) to their number",
+    "load": "tensors of the starting weights that were loaded, missing, unexpected and adapted",
+    "inner": "the protocol's figure of inner validation at the chosen step, higher is better",
+    "inner_last": "the same at the last step",
+    "loss_first": "training loss at the first point of its curve",
+    "loss_last": "training loss at the last point",
+}

@@ -60,8 +60,10 @@ def find(text: str, every: Sequence[Cell], stores: Sequence[Store]) -> list[Cell
 
 
 def compare(first: Sequence[Cell], second: Sequence[Cell]) -> list[Comparison]:
-    """Each pair that stands in one arena; where there is none, the nearest pair says why."""
-    pairs = [(a, b) for a in first for b in second if a is not b and _standing(a) == _standing(b)]
+    """Each pair that stands in one arena, or would but for its starting weights; else the nearest pair says why."""
+    possible = [(a, b) for a in first for b in second if a is not b]
+    pairs = [(a, b) for a, b in possible if _standing(a) == _standing(b)]
+    pairs = pairs or [(a, b) for a, b in possible if _starts_differ(a, b)]
     if not pairs:
         a, b = max(((a, b) for a in first for b in second), key=lambda pair: _likeness(*pair))
         if a is b:
@@ -87,21 +89,35 @@ def _called(cell: Cell) -> str:
 
 def difference_of(first: Cell, second: Cell) -> str:
     """The first field in which two rows of other arenas differ, in words."""
+    return next((words for _, words in _apart(first, second)), "the list of training images is another one")
+
+
+def _apart(first: Cell, second: Cell) -> Iterator[tuple[str, str]]:
+    """Every field in which two rows of other arenas are known to differ, and the same in words."""
     for name in FIELDS:
         if (mine := first.row.get(name)) != (theirs := second.row.get(name)):
-            return f"{name} is {mine} and {theirs}"
+            yield name, f"{name} is {mine} and {theirs}"
     if first.primary != second.primary:
-        return f"the primary metric is {first.primary} and {second.primary}"
+        yield "primary", f"the primary metric is {first.primary} and {second.primary}"
     tuned = [_identity(cell, "finetune", cell.results[0].finetuned) for cell in (first, second)]
     longer = any(cell.row["baseline"] == "long" for cell in (first, second))  # by declaration
     for name, mine, theirs in _differing(tuned[0], tuned[1]):
         if name not in OF_SEED and not (longer and name == "schedule.steps"):
-            return f"the fine-tune's {name} is {mine} and {theirs}"
+            yield name, f"the fine-tune's {name} is {mine} and {theirs}"
     tested = [_identity(cell, "evaluate", cell.results[0].folder.name.partition("-")[2]) for cell in (first, second)]
     for name, mine, theirs in _differing(tested[0], tested[1]):
         if name == "images":
-            return f"the list of test images is another one ({mine} and {theirs})"
-    return "the list of training images is another one"
+            yield name, f"the list of test images is another one ({mine} and {theirs})"
+
+
+def _starts_differ(first: Cell, second: Cell) -> bool:
+    """Whether they learned from the same labelled images and would stand in one arena, were it not for the start."""
+    if {name for name, _ in _apart(first, second)} != {"init"}:
+        return False
+    of_seed = [{int(r.row["seed"]): _identity(c, "finetune", r.finetuned) for r in c.results} for c in (first, second)]
+    shared = of_seed[0].keys() & of_seed[1].keys()
+    lists = [[tuned[seed].get(name) for seed in shared for name in ("labelled", "inner")] for tuned in of_seed]
+    return bool(shared) and lists[0] == lists[1]
 
 
 def _unfair(first: Cell, second: Cell) -> str:
@@ -170,6 +186,9 @@ def notes(found: Sequence[Comparison]) -> list[str]:
     """What a reader must know of the two rows beside their difference."""
     said = []
     first, second = found[0].first, found[0].second
+    if first.row["arena"] != second.row["arena"]:
+        starts = [f"{cell.row['loss']} from {cell.row['init']}" for cell in (first, second)]
+        said.append(f"Their starting weights differ ({' and '.join(starts)}): tables rank them apart.")
     if (labels := (first.labels, second.labels))[0] != labels[1]:
         said.append(f"Their pretrainings saw other labels: {labels[0]} and {labels[1]}; they rank apart.")
     if (shifts := (first.row["shift"], second.row["shift"]))[0] != shifts[1]:

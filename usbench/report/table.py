@@ -212,6 +212,11 @@ def _notes(every: Sequence[Cell]) -> list[str]:
     unseen = sorted({cell.row["test_data"] for cell in every if cell.row["shift"] == "out" and not cell.row["leaks"]})
     if unseen:
         notes.append(f"Out of distribution: {', '.join(unseen)}; no row that counts there as such was trained on it.")
+    if starts := sorted({cell.row["init"] for cell in every} - {"random", "imagenet"}):
+        notes.append(
+            f"Which images {', '.join(starts)} was made from is not known here: if tested ones are among them, those "
+            "tests are of images that were seen."
+        )
     if any(cell.row["reconstruction"] for cell in every):
         names = sorted({cell.row["loss"] for cell in every if cell.row["reconstruction"]})
         notes.append(f"The formula of {', '.join(names)} is our reconstruction of its paper.")

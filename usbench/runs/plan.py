@@ -144,8 +144,12 @@ class Planner:
         if self.schedule is None:
             missing += [self._meaningless(entry) for entry, _, _ in rows if entry.baseline == "long"]
             rows = [row for row in rows if row[0].baseline != "long"]
-        if self.spec.init == "random":
-            missing.append("none with ImageNet weights: run it with --loss none --init imagenet")
+        starts = {"random": "random", "ImageNet": "imagenet"}
+        missing += [
+            f"none with {name} weights: run it with --loss none --init {init}"
+            for name, init in starts.items()
+            if init != self.spec.init
+        ]
         return rows, missing
 
     def lay_out(self) -> Plan:
