@@ -46,7 +46,7 @@ def test_every_row_with_a_baseline_is_a_point_at_its_difference(store: Store, dr
 
 
 def test_a_panel_above_an_empty_place_has_the_numbers_of_its_axis(store: Store, drawn: list[Any]) -> None:
-    for tested in "abcd":
+    for tested in "abcde":
         for loss in ("none", "one"):
             put(store, loss, 0, 0.1, test_data=tested, arena=tested)
     forest(cells(Index([store]).results), Path("unused"))
@@ -54,7 +54,22 @@ def test_a_panel_above_an_empty_place_has_the_numbers_of_its_axis(store: Store, 
     figure.canvas.draw()
     shown = [axis for axis in figure.axes if axis.get_visible()]
     labelled = [axis.get_title() for axis in shown if any(t.get_visible() for t in axis.get_xticklabels())]
-    assert labelled == ["x → b", "x → c", "x → d"]  # of three columns and two rows
+    assert labelled == ["x → b", "x → c", "x → d", "x → e"]  # of four columns and two rows
+    pyplot().close(figure)
+
+
+def test_panels_of_a_training_set_stand_beside_each_other_and_name_its_rows_alone(
+    store: Store, drawn: list[Any]
+) -> None:
+    for trained, losses, tests in (("x", ("one", "two"), "xyz"), ("y", ("three",), "yx")):
+        for tested in tests:
+            for loss in ("none", *losses):
+                put(store, loss, 0, 0.1, train_data=trained, test_data=tested, arena=trained + tested)
+    forest(cells(Index([store]).results), Path("unused"))
+    (figure,) = drawn
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == ["x → x", "x → y", "x → z", "y → x", "y → y"]
+    assert [[t.get_text() for t in shown[place].get_yticklabels()] for place in (0, 3)] == [["one", "two"], ["three"]]
     pyplot().close(figure)
 
 

@@ -64,7 +64,7 @@ def against_labels(every: Sequence[Cell], path: Path) -> None:
     metric = title_of(next(iter(methods.values())).cells[0].primary)
     figure.supxlabel("label fraction, %", fontsize=9)
     figure.supylabel(f"mean {metric}, 95 % interval", fontsize=9)
-    _key(figure, size, legend(methods.values()))
+    _key(figure, size, list(methods.values()))
     save_figure(figure, path)
 
 
@@ -196,11 +196,16 @@ def _key(figure: Any, size: tuple[float, float], methods: Iterable[Method], *, t
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=LESION, label="truth")] if truth else []
-    for method in methods:
+    thin = [method.name for method in methods if method.style == "more"]
+    for method in legend(methods):
         colour, mark, dash = LOOKS[method.style]
         handles.append(
             Line2D([], [], color=colour, marker="" if truth else mark, ls=dash, ms=4, label=plain_text(method.name))
         )
+    if thin:
+        colour, mark, dash = LOOKS["more"]
+        label = plain_text(thin[0]) if len(thin) == 1 else f"{len(thin)} others"
+        handles.append(Line2D([], [], color=colour, marker="" if truth else mark, ls=dash, ms=4, label=label))
     wide = max(1.15, 0.5 + 0.062 * max(len(handle.get_label()) for handle in handles))
     columns = max(1, int(size[0] / wide))
     lines = math.ceil(len(handles) / columns)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from usbench.report.cells import Cell
 from usbench.report.differences import difference
 from usbench.report.families import method_of
-from usbench.report.figures import hide, plain_text, pyplot, save_figure
+from usbench.report.figures import plain_text, pyplot, save_figure
 from usbench.report.folds import folded
 from usbench.report.table import title_of
 
+Panel = tuple[str, str, str, str]  # training set, shift, test set, and what else its rows share
 NAME = "differences.png"
 APART = {"protocol": "by {}", "backbone": "{}", "init": "from {}", "size": "{} px"}  # what rows of a panel share
-COLUMNS = 3  # panels side by side
+COLUMNS = 4  # panels side by side
 SHADES = ("#d6246e", "#7c3aed", "#0f766e", "#b45309", "#6b7280")  # from few labels to many
 
 
 def forest(every: Sequence[Cell], path: Path) -> None:
-    """A panel for each training and test set, a line for each method, a point for each label fraction."""
+    """A panel for each test set, those of a training set side by side; a line for each method, a point for each label
+    fraction."""
     cells = [cell for cell in folded(every) if not cell.corrupted and cell.base is not None]
-    panels: dict[tuple[str, str, str, str], list[Cell]] = {}
+    panels: dict[Panel, list[Cell]] = {}
     apart = [name for name in APART if len({cell.row.get(name) for cell in cells}) > 1]
     for cell in cells:
         by = ", ".join(APART[name].format(cell.row.get(name)) for name in apart)
@@ -29,17 +31,17 @@ def forest(every: Sequence[Cell], path: Path) -> None:
     if not panels:
         return
     fractions = sorted({float(cell.row["label_fraction"]) for cell in cells})
-    wide = min(COLUMNS, len(panels))
-    drawn = list(panels.values())
-    lines = [[method_of(cell) for some in drawn[at : at + wide] for cell in some] for at in range(0, len(drawn), wide)]
-    named = [list(dict.fromkeys(names)) for names in lines]  # of the panels beside each other
+    rows = _rows(panels)
+    wide = max(map(len, rows))
+    named = [list(dict.fromkeys(method_of(cell) for at in row for cell in panels[at])) for row in rows]
     plt = pyplot()
     heights = [0.27 * len(names) + 1.0 for names in named]
     size = (2.9 * wide + 1.2, sum(heights) + 0.3)
     shared = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": heights}
     figure, axes = plt.subplots(len(named), wide, figsize=size, **shared)
-    for place, (axis, ((trained, shift, tested, by), some)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
-        methods = named[place // wide]
+    places = [(line, column, at) for line, row in enumerate(rows) for column, at in enumerate(row)]
+    for line, column, (trained, shift, tested, by) in places:
+        axis, methods, some = axes[line, column], named[line], panels[trained, shift, tested, by]
         axis.axvline(0, color="black", linewidth=0.8)
         for number, fraction in enumerate(fractions):
             shift_by = 0.5 * ((number + 0.5) / len(fractions) - 0.5)
@@ -53,7 +55,11 @@ def forest(every: Sequence[Cell], path: Path) -> None:
         where = "" if shift == "in" else " (unseen)" if shift == "out" else f" ({shift})"
         axis.set_title("\n".join(map(plain_text, filter(None, (f"{trained} → {tested}{where}", by)))), fontsize=8)
         axis.grid(axis="x", alpha=0.25)
-    hide(axes, len(panels))
+    for number, column in enumerate(axes.T):
+        shown = [axis for axis, row in zip(column, rows, strict=True) if number < len(row)]
+        shown[-1].tick_params(labelbottom=True)
+        for axis in set(column) - set(shown):
+            axis.set_visible(False)
     for axis, names in zip(axes[:, 0], named, strict=True):
         axis.set_yticks(range(len(names)), [plain_text(name) for name in names])
         axis.set_ylim(len(names) - 0.5, -0.5)
@@ -63,3 +69,11 @@ def forest(every: Sequence[Cell], path: Path) -> None:
     figure.legend(loc="upper right", ncols=len(fractions), frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.28 / size[1]))
     save_figure(figure, path)
+
+
+def _rows(panels: Iterable[Panel]) -> list[list[Panel]]:
+    """Panels of one training set beside each other, as many as fit."""
+    trained: dict[str, list[Panel]] = {}
+    for at in panels:
+        trained.setdefault(at[0], []).append(at)
+    return [some[at : at + COLUMNS] for some in trained.values() for at in range(0, len(some), COLUMNS)]
