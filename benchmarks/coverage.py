@@ -1,6 +1,6 @@
 """How often the intervals hold and how often two equal methods are called different, on simulated tables.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 1000
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 1000 --csv results/trust/coverage.csv
 
 A table has lesion images of patients, one to three each, scored by three seeds; in some, every tenth patient has
 twenty times as many, as videos do. Patients differ, images differ, and the seeds move all scores of a run together
@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from usbench.evaluate.classification import balancing
 from usbench.evaluate.statistics import crossed_interval, holm
@@ -85,29 +87,37 @@ def equal_methods(tables: int, seed: int = 0) -> tuple[float, float]:
     return float(np.mean(called)), float(np.mean(adjusted))
 
 
-def lines(repeats: int, tables: int) -> Iterator[str]:
-    """What was found, a line each."""
+def lines(repeats: int, tables: int) -> Iterator[tuple[str, float, int]]:
+    """What was asked of what, the share of them, and how many they were."""
     for patients, deviation in itertools.product(PATIENTS, DEVIATIONS):
         share = coverage(patients, deviation, repeats)
-        yield f"{patients:4d} patients, {SEEDS} seeds, seed sd {deviation:.2f}: {share:.1%} of {repeats} intervals hold"
+        yield f"intervals that hold: {patients} patients, {SEEDS} seeds of deviation {deviation:.2f}", share, repeats
     for patients, seeds in itertools.product(UNEVEN, (1, SEEDS)):
         share = coverage(patients, 0.01 if seeds > 1 else 0.0, repeats, uneven=True, seeds=seeds)
-        yield f"{patients:4d} uneven patients, {seeds} seeds: {share:.1%} of {repeats} intervals hold"
+        named = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        yield f"intervals that hold: {patients} patients of unequal many images, {named}", share, repeats
     for sizes, truth in itertools.product(CLASSES, RIGHT):
         share = coverage_of_classes(sizes, truth, repeats)
-        yield f"{' + '.join(map(str, sizes))} images of classes, {truth} right: {share:.1%} of {repeats} intervals hold"
+        named = " + ".join(map(str, sizes))
+        yield f"intervals that hold: balanced accuracy, {named} images of classes, {truth} right", share, repeats
     called, adjusted = equal_methods(tables)
-    yield f"{tables} tables of equal methods: {called:.1%} of rows called different; after Holm, any in {adjusted:.1%}"
+    yield f"rows of equal methods called different, unadjusted, of tables of {ROWS}", called, tables * ROWS
+    yield f"tables of {ROWS} equal methods in which one is called different, after Holm", adjusted, tables
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--tables", type=int, default=500)
+    parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    for line in lines(given.repeats, given.tables):
-        print(line, flush=True)
+    found = []
+    for what, share, count in lines(given.repeats, given.tables):
+        print(f"{what}: {share:.1%} of {count}", flush=True)
+        found.append({"what": what, "share": share, "of": count})
+    if given.csv:
+        pd.DataFrame(found).to_csv(given.csv, index=False)
 
 
 if __name__ == "__main__":

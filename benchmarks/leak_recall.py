@@ -1,6 +1,6 @@
 """How many planted duplicates the leak guard finds: images of a pack, changed a little, looked for in the pack.
 
-    python benchmarks/leak_recall.py PACK.h5 [--images 300]
+    python benchmarks/leak_recall.py PACK.h5 … [--images 300] [--csv leaks.csv]
 
 Each image is changed as a copy in another release would be, letter-boxed anew and compared with the whole pack. What is
 found beside the original and its known near-duplicates is counted too.
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -63,16 +65,27 @@ def native(pack: Pack, row: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pack", type=Path)
+    parser.add_argument("packs", type=Path, nargs="+", metavar="PACK")
     parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    pack = Pack(given.pack)
-    rows = np.sort(np.random.default_rng(0).permutation(pack.count)[: given.images])
+    found = pd.DataFrame([line for path in given.packs for line in lines(Pack(path), given.images)])
+    table = Table("set", "change", "found", "of", "share", "others", title="Planted duplicates")
+    for line in found.itertuples():
+        words = map(str, (line.set, line.change, line.found, line.of, f"{line.found / line.of:.1%}", line.others))
+        table.add_row(*words)
+    Console().print(table)
+    if given.csv:
+        found.to_csv(given.csv, index=False)
+
+
+def lines(pack: Pack, images: int) -> Iterator[dict[str, Any]]:
+    """A line a change: how many of the changed images were found, and what else was taken for a duplicate."""
+    rows = np.sort(np.random.default_rng(0).permutation(pack.count)[:images])
     sectors = pack.plane("sector", np.arange(pack.count))
     own = thumbnails(pack.images, sectors, np.empty((pack.count, SIDE, SIDE), np.uint8))
     known = {(row, row) for row in rows.tolist()}
     known |= {pair for i, j in alike_within(pack).tolist() for pair in ((i, j), (j, i))}
-    table = Table("change", "found", "of", "share", "others", title=f"Planted duplicates in {pack.name}")
     for name, change in CHANGES.items():
         changed = [np.ascontiguousarray(change(native(pack, row))) for row in rows]
         squares = [place(image, letterbox(*image.shape, pack.size), pack.size) for image in changed]
@@ -81,8 +94,7 @@ def main() -> None:
         pairs = [(int(rows[i]), int(j)) for i, j in near_duplicates(planted, own)]
         found = len({i for i, j in pairs if i == j})
         others = len([pair for pair in pairs if pair not in known])
-        table.add_row(name, str(found), str(len(rows)), f"{found / len(rows):.1%}", str(others))
-    Console().print(table)
+        yield {"set": pack.name, "change": name, "found": found, "of": len(rows), "others": others}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,14 @@ class Clips(Importer):
 
     A frame's number is the one in which the names of its clip differ. `fps` is the rate of the video, where it is
     known: frame numbers then give times. Where names differ in more, frames stand in the order of their names and have
-    no times. A video file says its own rate; `every` takes only each so many-th frame of it.
+    no times. A video file says its own rate.
+
+    Args:
+        name: what the set is called from then on, as in `folder:kidneys`.
+        licence: under which its images may be used; it goes with them into exports.
+        tag: which organ is seen, for losses that ask.
+        fps: frames a second, of clips that are folders of frames; 0 where nobody knows.
+        every: each so many-th frame of a video file is taken.
     """
 
     generic = True

@@ -27,6 +27,11 @@ class Folder(Importer):
     The CSV lies beside `images/`; its column `name` (or `file`, `image`) names the image, `label` its class, and tag,
     patient, video, frame, device, fold, time, fps, pixel_mm what else is known. Without a CSV, a subfolder is a class;
     with one, an image that has no row in it is left out, and so is any other table.
+
+    Args:
+        name: what the set is called from then on, as in `folder:kidneys`.
+        licence: under which its images may be used; it goes with them into exports.
+        tag: which organ is seen, for losses that ask.
     """
 
     generic = True
