@@ -179,7 +179,7 @@ def _rows(table: Any, every: Sequence[Cell], origins: Origins) -> list[dict[str,
         }  # fmt: skip
         name = visible(row["loss"] if row["aug"] == "none" else f"{row['loss']} · {row['aug']}")
         where = visible(f"{row['train_data']} → {row['test_data']} ({row['shift']})")
-        start = "" if row["init"] == "random" else f" · {visible(row['init'])}"
+        start = "" if row["init"] == "random" else f" · {visible(row['init'].removesuffix('.safetensors'))}"
         found.append({
             "key": str(row["key"]), "name": f"{name}{start}", "where": where, "labels": said["labels"],
             "arena": visible(cell.row["arena"]), "baseline": bool(cell.row["baseline"]),

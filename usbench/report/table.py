@@ -161,7 +161,7 @@ def _names(firsts: Sequence[Cell]) -> list[str]:
 
 def _name(row: Mapping[str, Any]) -> str:
     name = row["loss"] if row["aug"] == "none" else f"{row['loss']} · {row['aug']}"
-    name = name if row["init"] == "random" else f"{name} · {row['init']}"
+    name = name if row["init"] == "random" else f"{name} · {row['init'].removesuffix('.safetensors')}"
     return f"{name} · leaks" if row.get("leaks") else name
 
 
