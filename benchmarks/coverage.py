@@ -1,6 +1,6 @@
 """How often the intervals hold and how often two equal methods are called different, on simulated tables.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 1000 --csv results/trust/coverage.csv
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py --repeats 5000 --tables 1500 --csv results/trust/coverage.csv
 
 A table has lesion images of patients, one to three each, scored by three seeds; in some, every tenth patient has
 twenty times as many, as videos do. Patients differ, images differ, and the seeds move all scores of a run together

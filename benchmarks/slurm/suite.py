@@ -29,7 +29,8 @@ def cluster(asked: argparse.Namespace) -> Any:
         job_extra_directives=[*([f"--gres={asked.gres}"] if asked.gres else []), f"--signal=TERM@{SAVES}", "--requeue"],
         worker_extra_args=["--preload", "usbench.runs.hand", "--memory-limit", "0", "--no-dashboard"],
         job_script_prologue=[f"export OMP_NUM_THREADS={asked.cpus}", *asked.prologue],
-        python=sys.executable, interface=asked.interface, log_directory=str(asked.out / "slurm"),
+        python=f"srun --ntasks=1 --cpus-per-task={asked.cpus} {sys.executable}",  # signals reach what srun started
+        interface=asked.interface, log_directory=str(asked.out / "slurm"),
         scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
     )  # fmt: skip
 

@@ -159,5 +159,6 @@ def test_the_slurm_example_renders_a_job_of_one_gpu_that_saves_before_it_ends(tm
     ).stdout  # fmt: skip
     for line in ("-p gpu", "--cpus-per-task=3", "-t 01:00:00", "--gres=gpu:1", "--signal=TERM@30", "--requeue"):
         assert f"#SBATCH {line}" in shown or f"#SBATCH {line.replace('=', ' ')}" in shown, shown
-    assert shown.index("export OMP_NUM_THREADS=3") < shown.index("module load cuda") < shown.index("dask_worker")
+    assert shown.index("export OMP_NUM_THREADS=3") < shown.index("module load cuda") < shown.index("srun ")
+    assert shown.index("srun --ntasks=1 --cpus-per-task=3") < shown.index("dask_worker")  # else nobody hears the signal
     assert "--nthreads 1" in shown and "--preload usbench.runs.hand" in shown and "--memory-limit 0" in shown

@@ -115,7 +115,7 @@ TRAININGS = {
     "images": "images that it learned from",
     "chosen_step": "step whose weights were taken, where inner validation chose it",
     "spread": "standard deviation of the encoder's pooled features of clean training images, each scaled to length 1, "
-    "times the root of their number: about 1 where they point everywhere, 0 where all are one (collapse)",
+    "times the root of the number of features: about 1 where they point everywhere, 0 where all are one (collapse)",
     "rankme": "how many directions these features use (RankMe, ICML 2023): from 1 (collapse) to their number",
     "load": "tensors of the starting weights that were loaded, missing, unexpected and adapted",
     "inner": "the protocol's figure of inner validation at the chosen step, higher is better",

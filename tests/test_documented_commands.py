@@ -13,7 +13,7 @@ from usbench.cli import cli
 from usbench.errors import UsbenchError
 
 HOUSE = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/cluster.md", "results/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/cluster.md", "results/README.md")
 
 
 def commands(page: str) -> list[str]:
@@ -35,7 +35,10 @@ def refused(line: str) -> str:
             _, found, words = command.resolve_command(context, words)
             assert found is not None
             command, context = found, click.Context(found, parent=context)
-            _, words, _ = command.make_parser(context).parse_args(words)
+            if isinstance(command, click.Group):
+                _, words, _ = command.make_parser(context).parse_args(words)
+            else:
+                command.parse_args(context, words)
     except (click.UsageError, UsbenchError) as error:
         return str(error)
     return ""
@@ -43,10 +46,13 @@ def refused(line: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_exists_with_its_options(page: str) -> None:
+    assert commands(page)
     assert {line: said for line in commands(page) if (said := refused(line))} == {}
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
     assert "No such option" in refused("usbench run --lossy rcl")
+    assert "Missing parameter" in refused("usbench data import busi")
+    assert "not a valid integer" in refused("usbench suite run s.toml --workers many")
     assert "unknown command" in refused("usbench suite plans x.toml")
     assert len(commands("README.md")) > 40
