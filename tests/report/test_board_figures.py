@@ -66,6 +66,15 @@ def test_a_method_looks_the_same_in_the_panels_of_all_training_sets(store: Store
     assert len(looks) == 2 and looks[0] == looks[1] and len(looks[0]) == 2
 
 
+@pytest.mark.parametrize(("count", "last"), [(6, "m5"), (7, "m6"), (9, "3 others")])
+def test_no_line_is_without_a_name_in_the_legend(store: Store, drawn: list[Any], count: int, last: str) -> None:
+    for loss in ("none", *(f"m{number}" for number in range(count))):
+        put(store, loss, 0, 0.1)
+    against_labels(cells(Index([store]).results), Path("unused"))
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert names[0] == "none" and names[-1] == last and len(names) == 1 + min(count, 7)
+
+
 def test_figures_are_of_the_metric_that_most_rows_have(store: Store, drawn: list[Any]) -> None:
     put(store, "none", 0, 0.1, facts={"primary": "area_truth", "metrics": ["area_truth"]}, arena="other", fraction=5.0)
     for loss in ("none", "one"):

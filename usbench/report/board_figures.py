@@ -6,7 +6,7 @@ Methods have the colours that they have on the page.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,22 +190,20 @@ def _draw(axis: Any, tile: Tile) -> None:
         spine.set_color(LESION)
 
 
-def _key(figure: Any, size: tuple[float, float], methods: Iterable[Method], *, truth: bool = False) -> None:
-    """The legend, above all panels."""
+def _key(figure: Any, size: tuple[float, float], methods: Sequence[Method], *, truth: bool = False) -> None:
+    """The legend, above all panels; lines that are not told apart have one place in it."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=LESION, label="truth")] if truth else []
     thin = [method.name for method in methods if method.style == "more"]
-    for method in legend(methods):
-        colour, mark, dash = LOOKS[method.style]
+    named = [(method.style, method.name) for method in legend(methods)]
+    named += [("more", thin[0] if len(thin) == 1 else f"{len(thin)} others")] if thin else []
+    for style, name in named:
+        colour, mark, dash = LOOKS[style]
         handles.append(
-            Line2D([], [], color=colour, marker="" if truth else mark, ls=dash, ms=4, label=plain_text(method.name))
+            Line2D([], [], color=colour, marker="" if truth else mark, ls=dash, ms=4, label=plain_text(name))
         )
-    if thin:
-        colour, mark, dash = LOOKS["more"]
-        label = plain_text(thin[0]) if len(thin) == 1 else f"{len(thin)} others"
-        handles.append(Line2D([], [], color=colour, marker="" if truth else mark, ls=dash, ms=4, label=label))
     wide = max(1.15, 0.5 + 0.062 * max(len(handle.get_label()) for handle in handles))
     columns = max(1, int(size[0] / wide))
     lines = math.ceil(len(handles) / columns)

@@ -112,12 +112,16 @@ def _apart(first: Cell, second: Cell) -> Iterator[tuple[str, str]]:
 
 def _starts_differ(first: Cell, second: Cell) -> bool:
     """Whether they learned from the same labelled images and would stand in one arena, were it not for the start."""
-    if {name for name, _ in _apart(first, second)} != {"init"}:
-        return False
+    differ = False
+    for name, _ in _apart(first, second):  # fields of tables first, before a record is read
+        if name != "init":
+            return False
+        differ = True
     of_seed = [{int(r.row["seed"]): _identity(c, "finetune", r.finetuned) for r in c.results} for c in (first, second)]
     shared = of_seed[0].keys() & of_seed[1].keys()
     lists = [[tuned[seed].get(name) for seed in shared for name in ("labelled", "inner")] for tuned in of_seed]
-    return bool(shared) and lists[0] == lists[1]
+    known = shared and all(tuned[seed] for tuned in of_seed for seed in shared)
+    return differ and bool(known) and lists[0] == lists[1]
 
 
 def _unfair(first: Cell, second: Cell) -> str:
