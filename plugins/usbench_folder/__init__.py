@@ -18,3 +18,9 @@ def usbench_datasets(register):
         summary="your own: a folder of frames or a video file a clip, below a folder a class where there are classes",
         options={**own, "fps": 0.0, "every": 1},
     )
+    register(
+        "dicom",
+        "usbench_folder.dicom:Dicom",
+        summary="your own: DICOM stills and clips in any folders, with what their headers know; masks and a CSV beside",
+        options={**own, "every": 1},
+    )

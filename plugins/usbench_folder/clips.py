@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from usbench.data.importing import Case, Importer, Item, Release, Undecodable
+from usbench.data.importing import Case, Importer, Item, Release
 from usbench.errors import UsbenchError
 from usbench_folder.video import SUFFIXES, frames
 
@@ -79,15 +79,7 @@ class Clips(Importer):
         yield from super().items(path)
         release, _ = self._open(path)
         for video in self.videos:
-            try:
-                yield from self._decoded(release, video)
-            except Undecodable as error:
-                if not self.skip_broken:
-                    raise UsbenchError(
-                        f"'{video}' cannot be used: {error} (in {release.path}): mend it, or leave such files out with "
-                        "--skip-broken."
-                    ) from error
-                self.skip(str(video), str(error))
+            yield from self.of_one_file(release, str(video), self._decoded(release, video))
 
     def _decoded(self, release: Release, video: PurePosixPath) -> Iterator[Item]:
         name = video.with_suffix("").as_posix()

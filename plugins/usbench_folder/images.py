@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -37,6 +37,7 @@ class Folder(Importer):
     generic = True
     layout = rf"(?i:images)/.+\.{IMAGE}"
     example = "images/a.png"
+    suffix: ClassVar[str] = IMAGE
 
     def __init__(self, name: str = "", licence: str = "", tag: str = "") -> None:
         super().__init__(name=name, licence=licence, tag=tag)
@@ -46,8 +47,8 @@ class Folder(Importer):
 
     def cases(self, release: Release) -> Iterator[Case]:
         images = list(release.match(rf"(?i:images)/(?P<stem>(?:(?P<folder>[^/]+)/)?.+)\.{IMAGE}"))
-        masks, annotated = self._masks(release, [image["stem"] for image in images])
-        rows = self._rows(release)
+        masks = masks_of(release, {image["stem"] for image in images})
+        rows = self.table_rows(release)
         if rows is None:
             rows = {image["stem"]: {"label": image["folder"] or ""} for image in images}
         self.classes = tuple(sorted({row["label"] for row in rows.values() if row.get("label")}))
@@ -60,21 +61,11 @@ class Folder(Importer):
                 self.skip(image[0], "it has no row in the table")
                 continue
             yield Case(
-                stem, image[0], masks.get(stem) if annotated else None, **_facts(row),
+                stem, image[0], masks.get(stem), **facts_of(row),
                 label=self.label(row.get("label", "")),
             )  # fmt: skip
 
-    def _masks(self, release: Release, stems: list[str]) -> tuple[dict[str, list[str]], bool]:
-        """Stem of an image → its masks; an image's own stem first, then with what tells several apart cut off."""
-        known, masks = set(stems), defaultdict(list)
-        for mask in release.match(rf"(?i:masks)/(.+?)((?:_mask|_gt|_seg)?(?:_\d+)?)\.{IMAGE}"):
-            for stem in (mask[1] + mask[2], mask[1] + mask[2].removesuffix("_mask"), mask[1]):
-                if stem in known:
-                    masks[stem].append(mask[0])
-                    break
-        return masks, bool(masks)
-
-    def _rows(self, release: Release) -> dict[str, dict[str, str]] | None:
+    def table_rows(self, release: Release) -> dict[str, dict[str, str]] | None:
         """Stem of an image → its row of the one CSV; None where there is no CSV."""
         tables = [found[0] for found in release.match(r".+\.(?i:csv|tsv|xlsx?)")]
         own = [table for table in tables if re.fullmatch(r"[^/]+\.(?i:csv)", table)]
@@ -92,14 +83,27 @@ class Folder(Importer):
         key = next((column for column in NAMES if column in table.columns), None)
         if key is None:
             raise UsbenchError(f"{called} has no column 'name': its columns are {', '.join(table.columns)}.")
-        table.index = table[key].str.replace(rf"^(?i:images)/|\.{IMAGE}$", "", regex=True)
+        table.index = table[key].str.replace(rf"^(?i:images)/|\.{self.suffix}$", "", regex=True)
         table = table[table.index != ""]
         if len(twice := table.index[table.index.duplicated()]):
             raise UsbenchError(f"{called} has two rows of the image '{twice[0]}': keep one.")
         return table[[column for column in READ if column in table.columns]].to_dict("index")
 
 
-def _facts(row: dict[str, str]) -> dict[str, Any]:
+def masks_of(release: Release, stems: Container[str]) -> dict[str, list[str]]:
+    """Stem of an image → its masks; an image's own stem first, then with what tells several apart cut off.
+
+    A mask whose image is none of `stems` stands under every stem that it may mean.
+    """
+    masks = defaultdict(list)
+    for mask in release.match(rf"(?i:masks)/(.+?)((?:_mask|_gt|_seg)?(?:_\d+)?)\.{IMAGE}"):
+        meant = dict.fromkeys((mask[1] + mask[2], mask[1] + mask[2].removesuffix("_mask"), mask[1]))
+        for stem in [stem for stem in meant if stem in stems][:1] or meant:
+            masks[stem].append(mask[0])
+    return dict(masks)
+
+
+def facts_of(row: dict[str, str]) -> dict[str, Any]:
     """What a row says, as fields of an item; an empty cell is unknown."""
     texts = {field: row[field] for field in TEXTS if row.get(field)}
     counts = {field: whole(row[field]) for field in COUNTS if row.get(field)}

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from PIL import Image as PILImage
 
-from usbench.data.pixels import fill_outline, read_colour, read_grey, read_image, read_mask
+from usbench.data.pixels import fill_outline, grey_of, read_colour, read_grey, read_image, read_mask
 from usbench.data.release import NotThisSet, Release, Undecodable, open_release
 from usbench.data.sector import with_sector
 from usbench.errors import UsbenchError
@@ -23,8 +23,8 @@ from usbench.items import Dataset, Item
 from usbench.machine import available_cores
 
 __all__ = [
-    "Case", "Importer", "Item", "NotThisSet", "Release", "Undecodable", "fill_outline", "in_order", "number",
-    "read_colour", "read_grey", "read_image", "read_mask", "whole",
+    "Case", "Importer", "Item", "NotThisSet", "Release", "Undecodable", "fill_outline", "grey_of", "in_order",
+    "number", "read_colour", "read_grey", "read_image", "read_mask", "whole", "with_sector",
 ]  # fmt: skip
 
 Job = TypeVar("Job")
@@ -67,17 +67,25 @@ class Importer(Dataset):
     def item(self, release: Release, case: Case) -> Item:
         """Read one case; for sets whose pixels say more than the mask."""
         image = self._decode(read_grey, release, case.image)
-        mask = None if case.masks is None else np.zeros(image.shape, np.bool_)
-        for name in case.masks or ():
-            part = self._decode(self.mask, release, name)
-            if part.shape != image.shape and self.resizes_masks:
-                part = np.asarray(PILImage.fromarray(part).resize(image.shape[::-1], PILImage.Resampling.NEAREST))
-            if part.shape != image.shape:
-                (mh, mw), (h, w) = part.shape, image.shape
-                raise Undecodable(f"the mask '{name}' has {mw} × {mh} pixels and its image '{case.image}' {w} × {h}")
-            assert mask is not None
-            mask |= part
+        mask = self.joined(release, case.image, case.masks, (image.shape[0], image.shape[1]))
         return Item(name=case.name, image=image, mask=mask, **{"tag": self.anatomy, **case.facts})
+
+    def joined(
+        self, release: Release, image: str, masks: Sequence[str] | None, shape: tuple[int, int]
+    ) -> np.ndarray | None:
+        """(H, W) bool: all masks of an image of this shape; None where nobody annotated it."""
+        if masks is None:
+            return None
+        mask = np.zeros(shape, np.bool_)
+        for name in masks:
+            part = self._decode(self.mask, release, name)
+            if part.shape != shape and self.resizes_masks:
+                part = np.asarray(PILImage.fromarray(part).resize(shape[::-1], PILImage.Resampling.NEAREST))
+            if part.shape != shape:
+                (mh, mw), (h, w) = part.shape, shape
+                raise Undecodable(f"the mask '{name}' has {mw} × {mh} pixels and its image '{image}' {w} × {h}")
+            mask |= part
+        return mask
 
     def label(self, text: str) -> int:
         """The index of a class by its name, in any case; unknown where there is none."""
@@ -122,6 +130,18 @@ class Importer(Dataset):
                 raise UsbenchError(
                     f"{trouble} (in {release.path}): mend it, or leave such images out with --skip-broken."
                 )
+
+    def of_one_file(self, release: Release, name: str, items: Iterable[Item]) -> Iterator[Item]:
+        """The items of one file, for sets that hold many in one; where it cannot be read it is skipped, or ends it."""
+        try:
+            yield from items
+        except Undecodable as error:
+            if not self.skip_broken:
+                raise UsbenchError(
+                    f"'{name}' cannot be used: {error} (in {release.path}): mend it, or leave such files out with "
+                    "--skip-broken."
+                ) from error
+            self.skip(name, str(error))
 
     def _decode(self, reader: Callable[[bytes], np.ndarray], release: Release, name: str) -> np.ndarray:
         try:

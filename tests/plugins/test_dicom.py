@@ -1,0 +1,312 @@
+"""DICOM files of one's own: what their headers know, and what of them is no B-mode."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from miniature import box, grey, save
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLossless, generate_uid
+
+from usbench.errors import UsbenchError
+
+STILL, CLIP, VOLUME = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("6.1", "3.1", "6.2"))
+SHAPE = (40, 48)
+
+
+def region(kind: int = 1, form: int = 1, at: tuple[int, int, int, int] = (8, 4, 39, 33), **more: Any) -> Dataset:
+    """A region from left, top to right, bottom, these included, whose pixels are 0.2 mm wide."""
+    made = Dataset()
+    made.RegionDataType, made.RegionSpatialFormat = kind, form
+    made.RegionLocationMinX0, made.RegionLocationMinY0, made.RegionLocationMaxX1, made.RegionLocationMaxY1 = at
+    made.PhysicalUnitsXDirection = made.PhysicalUnitsYDirection = 3
+    made.PhysicalDeltaX, made.PhysicalDeltaY = 0.02, 0.02
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+def write(path: Path, pixels: np.ndarray, *regions: Dataset, jpeg: bool = False, **more: Any) -> Path:
+    """A DICOM file of (H, W), (H, W, 3), or with frames before these; `jpeg` packs it as scanners pack clips."""
+    made, meta = Dataset(), FileMetaDataset()
+    coloured = pixels.shape[-1] == 3
+    frames = pixels if pixels.ndim == 3 + coloured else pixels[None]
+    made.SOPClassUID = meta.MediaStorageSOPClassUID = STILL if len(frames) == 1 else CLIP
+    made.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = JPEGBaseline8Bit if jpeg else ExplicitVRLittleEndian
+    made.file_meta, made.Modality, made.PatientID, made.PatientName = meta, "US", "4711", "Doe^Jane"
+    made.Manufacturer, made.ManufacturerModelName = "Acme ", "Sono 3"
+    made.Rows, made.Columns = frames.shape[1:3]
+    made.SamplesPerPixel, made.PixelRepresentation, made.PlanarConfiguration = 1 + 2 * coloured, 0, 0
+    made.PhotometricInterpretation = ("YBR_FULL_422" if jpeg else "RGB") if coloured else "MONOCHROME2"
+    made.BitsAllocated = made.BitsStored = 8 * frames.itemsize
+    made.HighBit = made.BitsStored - 1
+    if len(frames) > 1:
+        made.NumberOfFrames = len(frames)
+    if regions:
+        made.SequenceOfUltrasoundRegions = list(regions)
+    made.PixelData = encapsulate([_jpeg(frame) for frame in frames]) if jpeg else frames.tobytes()
+    if jpeg:
+        made["PixelData"].is_undefined_length = True
+    for name, value in more.items():
+        setattr(made, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    packed = io.BytesIO()
+    Image.fromarray(frame).save(packed, "JPEG", quality=95)
+    return packed.getvalue()
+
+
+def test_a_still_is_cut_to_its_region_and_says_what_its_header_knows(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "a/IM1.dcm", grey(1), region(), BodyPartExamined="BREAST")
+    write(tmp_path / "b/IM1", grey(2), PatientID="0815", PixelSpacing=[0.3, 0.3])
+    write(tmp_path / "c/1.2.840.7", grey(3))
+    items = read("dicom", tmp_path)
+    assert list(items) == ["a/IM1", "b/IM1", "c/1.2.840.7"]
+    first, second, third = items.values()
+    np.testing.assert_array_equal(first.image, grey(1)[4:34, 8:40])
+    assert (first.tag, first.device, first.video, first.frame, first.mask) == ("breast", "Acme Sono 3", "", -1, None)
+    assert first.pixel_mm == pytest.approx(0.2) and second.pixel_mm == pytest.approx(0.3) and np.isnan(third.pixel_mm)
+    np.testing.assert_array_equal(second.image, grey(2))
+
+
+def test_patients_are_told_apart_and_not_named(tmp_path: Path, imported: Callable[..., Any]) -> None:
+    for number, patient in enumerate(("4711", "0815", "4711", "")):
+        write(tmp_path / "study" / f"{number}.dcm", grey(number), PatientID=patient)
+    pack = imported("dicom", tmp_path / "study")
+    assert list(pack.table.patient) == ["p1", "p2", "p1", ""]
+    raw = pack.path.read_bytes()
+    assert b"4711" not in raw and b"Doe" not in raw
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+@pytest.mark.parametrize(
+    ("header", "times", "rate"),
+    [
+        ({"FrameTime": 40}, [0, 0.08, 0.16], 25),
+        ({"CineRate": 20}, [0, 0.1, 0.2], 20),
+        ({"FrameTimeVector": [0, 10, 10, 10, 20]}, [0, 0.02, 0.05], 100),
+        ({}, [np.nan] * 3, np.nan),
+    ],
+    ids=lambda value: next(iter(value), "none") if isinstance(value, dict) else "",
+)
+def test_a_clip_is_its_frames_with_their_times(
+    header: dict[str, Any], times: list[float], rate: float, jpeg: bool, tmp_path: Path, read: Any
+) -> None:
+    frames = np.stack([np.full((*SHAPE, 3), 40 + 20 * number, np.uint8) for number in range(5)])
+    write(tmp_path / "clip.dcm", frames, region(), jpeg=jpeg, **header)
+    items = read("dicom", tmp_path, every=2)
+    assert list(items) == ["clip/0", "clip/2", "clip/4"]
+    assert [(item.video, item.frame) for item in items.values()] == [("clip", 0), ("clip", 2), ("clip", 4)]
+    np.testing.assert_allclose([item.time for item in items.values()], times)
+    np.testing.assert_allclose([item.fps for item in items.values()], [rate] * 3)
+    for item in items.values():
+        assert item.image.shape == (30, 32) and abs(float(item.image.mean()) - 40 - 20 * item.frame) < 3
+
+
+@pytest.mark.parametrize(
+    ("regions", "header", "reason"),
+    [
+        ([region(), region(kind=2)], {}, "it shows colour Doppler"),
+        ([region(form=2)], {}, "none of its regions is two-dimensional B-mode"),
+        ([region(kind=3, form=3)], {}, "none of its regions is two-dimensional B-mode"),
+        ([], {"Modality": "CT"}, "its modality is CT"),
+        ([], {"SOPClassUID": VOLUME}, "it is a volume"),
+    ],
+)
+def test_what_is_no_b_mode_is_left_out_and_said(
+    regions: list[Dataset], header: dict[str, Any], reason: str, tmp_path: Path, read: Any
+) -> None:
+    write(tmp_path / "good.dcm", grey(1))
+    write(tmp_path / "other.dcm", grey(2), *regions, **header)
+    assert list(read("dicom", tmp_path)) == ["good"]
+    assert read.last.skipped == {"other.dcm": reason}
+
+
+def test_a_report_is_left_out(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "good.dcm", grey(1))
+    report = dcmread(write(tmp_path / "report.dcm", grey(2)))
+    del report.PixelData
+    report.save_as(tmp_path / "report.dcm")
+    with pytest.raises(UsbenchError, match=r"'report\.dcm' cannot be used: it is cut off"):
+        read("dicom", tmp_path)
+    del report.Rows
+    report.save_as(tmp_path / "report.dcm")
+    assert list(read("dicom", tmp_path)) == ["good"] and read.last.skipped == {"report.dcm": "it holds no picture"}
+
+
+def test_frames_with_colours_are_left_out_and_grey_ones_in_colour_are_not(tmp_path: Path, read: Any) -> None:
+    frames = np.repeat(np.stack([grey(number) for number in range(3)])[..., None], 3, -1)
+    frames[1, 10:20, 10:20] = (250, 30, 20)
+    write(tmp_path / "flow.dcm", frames, region())
+    frames[1, 10:20, 10:20] = 200
+    frames[:, :3] = (0, 0, 255)  # the scanner's own decoration, outside of the region
+    write(tmp_path / "plain.dcm", frames, region())
+    assert list(read("dicom", tmp_path)) == ["flow/0", "flow/2", "plain/0", "plain/1", "plain/2"]
+    said = "1 of its 3 pictures: colours, as of Doppler, elastography or a tinted map"
+    assert read.last.skipped == {"flow.dcm": said}
+
+
+def test_two_pictures_side_by_side_are_two_images_and_a_region_named_twice_is_one(tmp_path: Path, read: Any) -> None:
+    left, right = region(at=(0, 0, 19, 39)), region(at=(24, 0, 47, 39), PhysicalDeltaX=0.04, PhysicalDeltaY=0.04)
+    write(tmp_path / "dual.dcm", grey(1), left, right, region(at=(25, 1, 46, 38)))
+    items = read("dicom", tmp_path)
+    assert {name: item.image.shape for name, item in items.items()} == {"dual": (40, 24), "dual/r2": (40, 20)}
+    assert [round(item.pixel_mm, 3) for item in items.values()] == [0.4, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("more", "size"),
+    [({"PhysicalDeltaY": -0.02}, 0.2), ({"PhysicalDeltaY": 0.03}, None), ({"PhysicalUnitsXDirection": 4}, None)],
+)
+def test_pixels_have_a_size_where_they_are_square_and_their_unit_is_a_length(
+    more: dict[str, Any], size: float | None, tmp_path: Path, read: Any
+) -> None:
+    write(tmp_path / "a.dcm", grey(1), region(**more))
+    assert read("dicom", tmp_path)["a"].pixel_mm == pytest.approx(size or float("nan"), nan_ok=True)
+
+
+def test_every_way_of_writing_greys_is_read(tmp_path: Path, read: Any) -> None:
+    plain = grey(1)
+    write(tmp_path / "inverted.dcm", 255 - plain, PhotometricInterpretation="MONOCHROME1")
+    write(tmp_path / "deep.dcm", plain.astype(np.uint16) * 16, BitsStored=12, HighBit=11)
+    write(tmp_path / "few_values.dcm", plain.astype(np.uint16))
+    write(tmp_path / "rgb.dcm", np.repeat(plain[..., None], 3, -1))
+    ramp = (np.arange(256, dtype=np.uint16) * 257).tobytes()
+    palette = {
+        f"{colour}PaletteColorLookupTable{part}": value
+        for colour in ("Red", "Green", "Blue")
+        for part, value in (("Descriptor", [256, 0, 16]), ("Data", ramp))
+    }
+    write(tmp_path / "palette.dcm", plain, PhotometricInterpretation="PALETTE COLOR", **palette)
+    items = read("dicom", tmp_path)
+    assert list(items) == ["deep", "few_values", "inverted", "palette", "rgb"]
+    for item in items.values():
+        np.testing.assert_array_equal(item.image, plain, err_msg=item.name)
+
+
+def test_masks_are_cut_with_their_pictures(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "s/a.dcm", grey(1), region())
+    write(tmp_path / "s/clip", np.stack([grey(2), grey(3)]))
+    save(tmp_path / "masks/s/a_1.png", box(2, 10))
+    save(tmp_path / "masks/s/a_2.png", box(20, 20))
+    save(tmp_path / "masks/s/clip/1_mask.png", box(5, 5))
+    save(tmp_path / "masks/s/b.png", box(5, 5))
+    items = read("dicom", tmp_path)
+    np.testing.assert_array_equal(items["s/a"].mask, (box(2, 10) | box(20, 20))[4:34, 8:40])
+    np.testing.assert_array_equal(items["s/clip/1"].mask, box(5, 5))
+    assert items["s/clip/0"].mask is None
+    assert read.last.skipped == {"masks/s/b.png": "it belongs to no image of the set"}
+
+
+def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path: Path, imported: Callable[..., Any]) -> None:
+    write(tmp_path / "s/a.dcm", grey(1), region())
+    save(tmp_path / "s/masks/a.png", box(2, 10)[4:34, 8:40])
+    refused = imported("dicom", tmp_path / "s").one_sentence()
+    assert "the mask 'masks/a.png' has 32 × 30 pixels and its image 'a.dcm' 48 × 40" in refused
+
+
+def test_a_table_says_more_than_the_headers_and_chooses_files(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "s/a.dcm", grey(1))
+    write(tmp_path / "s/clip.dcm", np.stack([grey(2), grey(3)]))
+    write(tmp_path / "s/other.dcm", grey(4))
+    (tmp_path / "table.csv").write_text("name,label,patient\ns/a.dcm,cyst,7\nclip,solid,\ns/clip/1,cyst,\n")
+    items = read("dicom", tmp_path)
+    assert read.last.classes == ("cyst", "solid") and read.last.skipped == {
+        "s/other.dcm": "1 of its 1 pictures: no row in the table"
+    }
+    assert [(item.name, item.label, item.patient) for item in items.values()] == [
+        ("s/a", 0, "7"), ("s/clip/0", 1, "p1"), ("s/clip/1", 0, "p1")
+    ]  # fmt: skip
+
+
+def test_files_beside_that_are_no_dicom_are_left_out(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "s/a.dcm", grey(1))
+    for other in ("DICOMDIR", "s/README", "s/notes.txt"):
+        (tmp_path / other).write_text("hello")
+    assert list(read("dicom", tmp_path)) == ["s/a"] and read.last.skipped == {"s/README": "it is no DICOM file"}
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def packed_otherwise(file: Path) -> None:
+    made = dcmread(file)
+    made.file_meta.TransferSyntaxUID = JPEGLossless
+    made.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ("jpeg", "damage", "said"),
+    [
+        (False, lambda file: file.write_text("no DICOM at all"), "it is no DICOM file"),
+        (False, cut_off, "its pictures cannot be decoded ("),
+        (True, cut_off, "it is cut off"),
+        (True, packed_otherwise, "its pictures cannot be decoded ("),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_or_left_out(
+    jpeg: bool, damage: Callable[[Path], Any], said: str, tmp_path: Path, imported: Callable[..., Any]
+) -> None:
+    write(tmp_path / "good.dcm", grey(1))
+    bad = write(tmp_path / "bad.dcm", grey(2)[..., None].repeat(3, -1), jpeg=jpeg)
+    damage(bad)
+    refused = imported("dicom", tmp_path).one_sentence()
+    assert f"'bad.dcm' cannot be used: {said}" in refused and "--skip-broken" in refused
+    pack = imported("dicom", tmp_path, "--skip-broken")
+    assert list(pack.table.name) == ["good"] and list(pack.skipped[1]) == ["bad.dcm"]
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_whatever_is_damaged_is_read_or_refused_in_one_sentence(jpeg: bool, tmp_path: Path, read: Any) -> None:
+    frames = np.stack([grey(number)[..., None].repeat(3, -1) for number in range(3)])
+    whole = write(tmp_path / "a.dcm", frames, region(), jpeg=jpeg, FrameTime=40).read_bytes()
+    ends = {"whole": 0, "refused": 0}
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[draw.integers(132, 1000, 3)] = draw.integers(0, 256, 3)
+        (tmp_path / "a.dcm").write_bytes(damaged.tobytes())
+        try:
+            read("dicom", tmp_path)
+            ends["whole"] += 1
+        except UsbenchError as error:
+            assert "a.dcm" in str(error) and "\n" not in str(error)
+            ends["refused"] += 1
+    assert min(ends.values()) > 0
+
+
+def test_a_folder_of_nothing_but_other_files_says_why_none_was_taken(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "a.dcm", grey(1), Modality="MR")
+    with pytest.raises(UsbenchError, match=r"no file of .* gave an image; of 'a\.dcm': its modality is MR"):
+        read("dicom", tmp_path)
+
+
+def test_a_zip_of_dicom_files_is_read_as_it_is(tmp_path: Path, read: Any) -> None:
+    file = write(tmp_path / "a.dcm", grey(1))
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.write(file, "s/a.dcm")
+    assert list(read("dicom", tmp_path / "s.zip")) == ["s/a"]
+
+
+def test_without_the_dicom_extra_a_file_says_what_to_install(
+    tmp_path: Path, imported: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.dcm", grey(1))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert "pip install 'usbench[dicom]'" in imported("dicom", tmp_path).one_sentence()
