@@ -18,6 +18,7 @@ VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"  # the class of three-dimensional ultraso
 PLANE, TISSUE, FLOW = 1, 1, 2  # RegionSpatialFormat, RegionDataType (PS3.3, C.8.5.5)
 CENTIMETRES = 3  # PhysicalUnitsXDirection
 SAME = 0.5  # of the smaller region: two that overlap by more show one thing
+SLACK = 2  # pixels by which a region may reach out; by more, the picture is no longer the one that it was measured in
 SQUARE = 0.01  # by which height and width of a pixel may differ
 VIVID = 64  # from which the channels of a pixel differ
 COLOURED = 0.01  # of the pixels: from so many vivid ones on, a picture shows colours
@@ -141,9 +142,9 @@ def _views(header: Any, height: int, width: int) -> list[View]:
     found: list[View] = []
     for view in sorted(map(_view, filter(_is_tissue, regions)), key=lambda view: -view.area):
         rows, columns = view.where
-        inside = View(
-            (slice(rows.start, min(height, rows.stop)), slice(columns.start, min(width, columns.stop))), view.pixel_mm
-        )
+        fits = rows.stop <= height + SLACK and columns.stop <= width + SLACK
+        where = slice(rows.start, min(height, rows.stop)), slice(columns.start, min(width, columns.stop))
+        inside = View(where, view.pixel_mm if fits else float("nan"))
         if inside.area and all(inside.shared_with(other) <= SAME * inside.area for other in found):
             found.append(inside)
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from miniature import box, grey, save
 from PIL import Image
-from pydicom import dcmread
+from pydicom import dcmread, examples
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLossless, generate_uid
@@ -270,6 +271,19 @@ def test_a_file_that_cannot_be_read_is_named_or_left_out(
     assert f"'bad.dcm' cannot be used: {said}" in refused and "--skip-broken" in refused
     pack = imported("dicom", tmp_path, "--skip-broken")
     assert list(pack.table.name) == ["good"] and list(pack.skipped[1]) == ["bad.dcm"]
+
+
+def test_files_of_real_scanners_are_read(tmp_path: Path, read: Any) -> None:
+    """Those of pydicom's own tests: a clip made smaller than its regions, a palette that was cut, and power Doppler."""
+    for name in ("ybr_color", "palette_color", "rgb_color"):
+        shutil.copy(examples.get_path(name), tmp_path / f"{name}.dcm")
+    items = read("dicom", tmp_path, every=15)
+    assert list(items) == ["palette_color", "ybr_color/0", "ybr_color/15"]
+    still, clip = items["palette_color"], items["ybr_color/15"]
+    assert (still.image.shape, clip.image.shape) == ((290, 680), (209, 236))
+    assert (still.device, clip.device) == ("Philips Medical Systems CX50", "SonoSite, Inc. Turbo")
+    assert clip.time == pytest.approx(0.5, abs=1e-3) and np.isnan([still.pixel_mm, clip.pixel_mm]).all()
+    assert list(read.last.skipped) == ["rgb_color.dcm"] and "colours" in read.last.skipped["rgb_color.dcm"]
 
 
 @pytest.mark.parametrize("jpeg", [False, True])
