@@ -1,27 +1,32 @@
-"""A DICOM file through pydicom: its pictures, where they show B-mode, how large a pixel is, whose, and when."""
+"""What the header of a DICOM file tells of its pictures: where they show B-mode, how large a pixel is, whose, and when.
+
+Texts of a header may name a patient, and in a damaged one any field may: none is repeated in a message.
+"""
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image as PILImage
 
-from usbench.data.importing import Undecodable, grey_of
+from usbench.data.importing import Undecodable
 from usbench.errors import UsbenchError
 
+PICTURES = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")  # how the classes of ultrasound begin
 VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"  # the class of three-dimensional ultrasound, whose frames are no times
 PLANE, TISSUE, FLOW = 1, 1, 2  # RegionSpatialFormat, RegionDataType (PS3.3, C.8.5.5)
 CENTIMETRES = 3  # PhysicalUnitsXDirection
 SAME = 0.5  # of the smaller region: two that overlap by more show one thing
-SLACK = 2  # pixels by which a region may reach out; by more, the picture is no longer the one that it was measured in
+SLACK = 2  # pixels by which a region may reach out of its picture
 SQUARE = 0.01  # by which height and width of a pixel may differ
-VIVID = 64  # from which the channels of a pixel differ
-COLOURED = 0.01  # of the pixels: from so many vivid ones on, a picture shows colours
+FASTEST = 1000.0  # frames a second
+MOST = 100_000  # frames
+LARGEST = 64_000_000  # pixels
 
 
 class NoPicture(Exception):
@@ -32,21 +37,22 @@ class NoPicture(Exception):
 class View:
     """A rectangle of the picture that shows B-mode, and the size of its pixels."""
 
-    where: tuple[slice, slice] = (slice(None), slice(None))
+    rows: slice
+    columns: slice
     pixel_mm: float = float("nan")
 
     @property
     def area(self) -> int:
         """In pixels."""
-        height, width = (max(0, side.stop - side.start) for side in self.where)
-        return height * width
+        return max(0, self.rows.stop - self.rows.start) * max(0, self.columns.stop - self.columns.start)
 
-    def shared_with(self, other: View) -> int:
-        """How many pixels both hold."""
-        inner = [
-            slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(self.where, other.where, strict=True)
-        ]
-        return View((inner[0], inner[1])).area
+    def of(self, picture: np.ndarray) -> np.ndarray:
+        """What a picture shows there."""
+        return picture[self.rows, self.columns]
+
+    def within(self, other: View) -> View:
+        """The part that lies in another one."""
+        return View(_inner(self.rows, other.rows), _inner(self.columns, other.columns), self.pixel_mm)
 
 
 @dataclass(frozen=True)
@@ -54,38 +60,26 @@ class Film:
     """What a header tells of its pictures; what it does not tell is empty or NaN."""
 
     header: Any
-    count: int
-    shape: tuple[int, int]
     views: list[View]
-    times: list[float]  # of every picture, in seconds from the first
+    times: np.ndarray  # of every picture, in seconds from the first
     fps: float
-    patient: str
+    person: Hashable  # None where nobody knows
     device: str
     part: str  # of the body
 
-    def pictures(self, every: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Each so many-th picture with its number: (H, W) or (H, W, 3) uint8."""
-        from pydicom.pixels import apply_color_lut, iter_pixels
-
-        header, taken = self.header, range(0, self.count, every)
-        try:
-            kind = str(header.PhotometricInterpretation)
-            deep = kind.startswith("MONOCHROME") and header.BitsAllocated > 8
-            top = max(int(picture.max()) for picture in iter_pixels(header, indices=taken)) if deep else 255
-            for number, picture in zip(taken, iter_pixels(header, indices=taken), strict=True):
-                if kind == "PALETTE COLOR":
-                    picture = apply_color_lut(picture, header)
-                    picture = picture >> 8 * (picture.dtype.itemsize - 1)
-                elif deep:
-                    picture = picture.clip(0) >> max(0, top.bit_length() - 8)
-                picture = picture.astype(np.uint8)
-                yield number, 255 - picture if kind == "MONOCHROME1" else picture
-        except Exception as error:  # of pixels that are damaged, or packed as nothing here unpacks them
-            raise Undecodable(f"its pictures cannot be decoded ({_said(error)})") from error
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of a picture."""
+        return int(self.header.Rows), int(self.header.Columns)
 
 
-def read_film(data: bytes, *, called_so: bool) -> Film:
-    """A file with the pixels not decoded yet. What shows no B-mode, or is no DICOM and not `called_so`: `NoPicture`."""
+def is_dicom(start: bytes) -> bool:
+    """Whether a file that begins so says that it is DICOM."""
+    return start[128:132] == b"DICM"
+
+
+def read_film(data: bytes) -> Film:
+    """A file with the pixels not decoded yet; one that shows no B-mode raises `NoPicture`."""
     try:
         import pydicom
     except ImportError:
@@ -95,65 +89,60 @@ def read_film(data: bytes, *, called_so: bool) -> Film:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _film(pydicom.dcmread(io.BytesIO(data)))
-    except pydicom.errors.InvalidDicomError:
-        raise (Undecodable if called_so else NoPicture)("it is no DICOM file") from None
+            header = pydicom.dcmread(io.BytesIO(data), force=not is_dicom(data))
+            header.buffer = None  # the whole file a second time
+            return _film(header)
     except (NoPicture, Undecodable):
         raise
     except Exception as error:  # of a damaged file, its reader raises almost anything
-        raise Undecodable(f"its header is damaged ({_said(error)})") from error
-
-
-def is_coloured(picture: np.ndarray) -> bool:
-    """Whether a picture shows more than greys."""
-    return picture.ndim == 3 and bool((np.ptp(picture, axis=2) > VIVID).mean() > COLOURED)
-
-
-def grey(picture: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 of a picture."""
-    return np.ascontiguousarray(picture) if picture.ndim == 2 else grey_of(PILImage.fromarray(picture))
+        raise Undecodable("its header is damaged") from error
 
 
 def _film(header: Any) -> Film:
-    if header.get("Modality", "US") != "US":
-        raise NoPicture(f"its modality is {header.Modality}")
-    if header.get("SOPClassUID") == VOLUME:
+    if "SOPClassUID" not in header:  # where a file ends within packed pictures, pydicom reads nothing of it
+        raise Undecodable("it is cut off" if "MediaStorageSOPClassUID" in header.file_meta else "it is no DICOM file")
+    modality = _text(header, "Modality") or "US"
+    if modality != "US":
+        raise NoPicture(f"its modality is {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'another'}")
+    if header.SOPClassUID == VOLUME:
         raise NoPicture("it is a volume")
     if "PixelData" not in header:
-        if "Rows" in header or not len(header):  # of one that ends within packed pictures, pydicom reads nothing
+        if str(header.SOPClassUID).startswith(PICTURES):
             raise Undecodable("it is cut off")
         raise NoPicture("it holds no picture")
-    shape = int(header.Rows), int(header.Columns)
     count = int(header.get("NumberOfFrames") or 1)
+    height, width = int(header.Rows), int(header.Columns)
+    if not 0 < count <= MOST or not 0 < height * width <= LARGEST:
+        raise Undecodable(f"its header tells of {count:,} pictures of {width} × {height} pixels")
     return Film(
-        header, count, shape, _views(header, *shape), *_times(header, count), _text(header, "PatientID"),
-        _text(header, "Manufacturer", "ManufacturerModelName"), _text(header, "BodyPartExamined").lower(),
+        header, _views(header, View(slice(0, height), slice(0, width))), *_times(header, count), _person(header),
+        " ".join(filter(None, (_text(header, name) for name in ("Manufacturer", "ManufacturerModelName")))),
+        _text(header, "BodyPartExamined", 16).lower(),
     )  # fmt: skip
 
 
-def _views(header: Any, height: int, width: int) -> list[View]:
+def _views(header: Any, picture: View) -> list[View]:
     """The B-mode regions, the largest first; all of the picture where the header names no regions."""
     regions = list(header.get("SequenceOfUltrasoundRegions") or [])
     if not regions:
-        spacing = header.get("PixelSpacing") or [float("nan")] * 2
-        return [View((slice(0, height), slice(0, width)), _side(*map(float, spacing)))]
-    if any(_number(region, "RegionDataType") == FLOW for region in regions):
-        raise NoPicture("it shows colour Doppler")
+        if _text(header, "BurnedInAnnotation") == "YES":
+            raise NoPicture("its header says that text is burnt in, and names no regions")
+        return [View(picture.rows, picture.columns, _side(*(_numbers(header, "PixelSpacing") or [0])))]
+    planes = [region for region in regions if _number(region, "RegionSpatialFormat") == PLANE]
+    flows = [_view(region) for region in planes if _number(region, "RegionDataType") == FLOW]
+    tissue = [_view(region) for region in planes if _number(region, "RegionDataType") == TISSUE]
+    room = View(slice(0, picture.rows.stop + SLACK), slice(0, picture.columns.stop + SLACK))
+    if any(view.area and view.within(room).area < view.area for view in tissue):
+        raise NoPicture("its regions were measured in a larger picture")
     found: list[View] = []
-    for view in sorted(map(_view, filter(_is_tissue, regions)), key=lambda view: -view.area):
-        rows, columns = view.where
-        fits = rows.stop <= height + SLACK and columns.stop <= width + SLACK
-        where = slice(rows.start, min(height, rows.stop)), slice(columns.start, min(width, columns.stop))
-        inside = View(where, view.pixel_mm if fits else float("nan"))
-        if inside.area and all(inside.shared_with(other) <= SAME * inside.area for other in found):
-            found.append(inside)
+    for view in sorted((view.within(picture) for view in tissue), key=lambda view: -view.area):
+        if any(view.within(flow).area for flow in flows):
+            continue
+        if view.area and all(view.within(other).area <= SAME * view.area for other in found):
+            found.append(view)
     if not found:
-        raise NoPicture("none of its regions is two-dimensional B-mode")
+        raise NoPicture("it shows colour Doppler" if flows else "none of its regions is two-dimensional B-mode")
     return found
-
-
-def _is_tissue(region: Any) -> bool:
-    return _number(region, "RegionSpatialFormat") == PLANE and _number(region, "RegionDataType") == TISSUE
 
 
 def _view(region: Any) -> View:
@@ -161,39 +150,55 @@ def _view(region: Any) -> View:
     left, top, right, bottom = (
         max(0, int(region[f"RegionLocation{end}"].value)) for end in ("MinX0", "MinY0", "MaxX1", "MaxY1")
     )
-    sizes = [10 * _number(region, f"PhysicalDelta{axis}") for axis in "XY"]
     metric = all(_number(region, f"PhysicalUnits{axis}Direction") == CENTIMETRES for axis in "XY")
-    return View((slice(top, bottom + 1), slice(left, right + 1)), _side(*sizes) if metric else float("nan"))
+    side = 10 * _side(*(_number(region, f"PhysicalDelta{axis}") for axis in "XY"))
+    return View(slice(top, bottom + 1), slice(left, right + 1), side if metric else float("nan"))
 
 
-def _times(header: Any, count: int) -> tuple[list[float], float]:
-    """When each picture was taken, and how many a second."""
-    unknown = float("nan")
-    steps = np.atleast_1d(np.asarray(header.get("FrameTimeVector") or [], np.float64)) / 1000
-    if len(steps) == count > 1:  # the first one says how long after nothing the first picture was taken
-        times = np.cumsum(steps) - steps[0]
-        step = float(np.median(steps[1:]))
-        return times.tolist(), 1 / step if step > 0 else unknown
-    rates = [1000 / step for step in [_number(header, "FrameTime")] if step > 0]
+def _inner(one: slice, other: slice) -> slice:
+    return slice(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _times(header: Any, count: int) -> tuple[np.ndarray, float]:
+    """When each picture was taken, and how many a second; where no clock tells, as fast as they are to be shown."""
+    steps = np.array(_numbers(header, "FrameTimeVector")) / 1000
+    if len(steps) == count > 1 and (step := float(np.median(steps[1:]))) >= 1 / FASTEST:
+        return np.cumsum(steps) - steps[0], 1 / step  # the first says how long after nothing the first was taken
+    rates = [1000 / step for step in _numbers(header, "FrameTime") if step > 0]
     rates += [_number(header, name) for name in ("CineRate", "RecommendedDisplayFrameRate")]
-    rate = next((rate for rate in rates if rate > 0), unknown) if count > 1 else unknown
-    return [number / rate for number in range(count)], rate
+    rate = next((rate for rate in rates if 0 < rate <= FASTEST), float("nan")) if count > 1 else float("nan")
+    return np.arange(count) / rate, rate
 
 
-def _side(height: float, width: float) -> float:
+def _side(width: float, height: float = 0) -> float:
     """Of a pixel; NaN where it is no square, whose distances one number cannot say."""
-    height, width = abs(height), abs(width)
-    return width if abs(width - height) <= SQUARE * width else float("nan")
+    width, height = abs(width), abs(height)
+    return width if width and abs(width - height) <= SQUARE * width else float("nan")
+
+
+def _person(header: Any) -> Hashable:
+    """By number and who gave it, else by name and birth, else by study, which is of one patient."""
+    known = [
+        tuple(_text(header, name) for name in names)
+        for names in (("PatientID", "IssuerOfPatientID"), ("PatientName", "PatientBirthDate"), ("StudyInstanceUID",))
+    ]
+    return next((each for each in known if each[0]), None)
+
+
+def _numbers(header: Any, name: str) -> list[float]:
+    try:
+        return [float(value) for value in np.atleast_1d(header.get(name) or [])]
+    except (ValueError, TypeError):
+        return []
 
 
 def _number(header: Any, name: str) -> float:
-    value = header.get(name)
-    return float("nan") if value in (None, "") else float(value)
+    return next(iter(_numbers(header, name)), float("nan"))
 
 
-def _text(header: Any, *names: str) -> str:
-    return " ".join(" ".join(str(header.get(name) or "").split()) for name in names).strip()
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _text(header: Any, name: str, longest: int = 64) -> str:
+    """A short text, the first of several; empty where a damaged header gives what is none."""
+    value = header.get(name) or ""
+    value = value if isinstance(value, str) or not np.ndim(value) else value[0]
+    text = " ".join(str(value).split())
+    return text if text.isprintable() and len(text) <= longest else ""

@@ -37,7 +37,8 @@ class Folder(Importer):
     generic = True
     layout = rf"(?i:images)/.+\.{IMAGE}"
     example = "images/a.png"
-    suffix: ClassVar[str] = IMAGE
+    not_in_names: ClassVar[str] = rf"^(?i:images)/|\.{IMAGE}$"  # what a table may write and leave out
+    beside: ClassVar[str] = "beside images/"  # where the table lies
 
     def __init__(self, name: str = "", licence: str = "", tag: str = "") -> None:
         super().__init__(name=name, licence=licence, tag=tag)
@@ -71,7 +72,7 @@ class Folder(Importer):
         own = [table for table in tables if re.fullmatch(r"[^/]+\.(?i:csv)", table)]
         for other in tables:
             if other not in own:
-                self.skip(other, "only a CSV beside images/ is read as a table")
+                self.skip(other, f"only a CSV {self.beside} is read as a table")
         if not own:
             return None
         table: pd.DataFrame = release.table("*.csv", ())
@@ -83,7 +84,7 @@ class Folder(Importer):
         key = next((column for column in NAMES if column in table.columns), None)
         if key is None:
             raise UsbenchError(f"{called} has no column 'name': its columns are {', '.join(table.columns)}.")
-        table.index = table[key].str.replace(rf"^(?i:images)/|\.{self.suffix}$", "", regex=True)
+        table.index = table[key].str.replace(self.not_in_names, "", regex=True)
         table = table[table.index != ""]
         if len(twice := table.index[table.index.duplicated()]):
             raise UsbenchError(f"{called} has two rows of the image '{twice[0]}': keep one.")

@@ -113,7 +113,7 @@ def test_a_neighbour_of_the_folder_is_not_taken_for_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 def test_a_csv_is_text_whatever_its_separator_and_encoding(separator: str, encoding: str) -> None:
     text = "ID,Case ,Note\n001,NA, é \n".replace(",", separator)
-    release = Release(Path("x"), {"t.csv": lambda: text.encode(encoding)})
+    release = Release(Path("x"), {"t.csv": lambda _: text.encode(encoding)})
     table = release.table("t.csv", ("ID", "Case"))
     assert table.to_dict("records") == [{"ID": "001", "Case": "NA", "Note": "é"}]
     with pytest.raises(UsbenchError, match="no column 'Device': its columns are ID, Case, Note"):
@@ -124,7 +124,7 @@ def test_a_csv_is_text_whatever_its_separator_and_encoding(separator: str, encod
 
 def test_a_column_by_another_one_knows_what_it_lacks_and_what_contradicts_itself() -> None:
     release = Release(
-        Path("x"), {"t.csv": lambda: b"who,what\np1,a\np2,b\np1,a\n", "u.csv": lambda: b"who,what\np1,a\np1,b\n"}
+        Path("x"), {"t.csv": lambda _: b"who,what\np1,a\np2,b\np1,a\n", "u.csv": lambda _: b"who,what\np1,a\np1,b\n"}
     )
     found = release.lookup("t.csv", "who", "what")
     assert (found["p1"], found["p2"], found.get("p3")) == ("a", "b", None)
@@ -135,7 +135,7 @@ def test_a_column_by_another_one_knows_what_it_lacks_and_what_contradicts_itself
 
 
 def test_a_table_is_found_whatever_the_case_of_its_name() -> None:
-    release = Release(Path("x"), {"T.CSV": lambda: b"ID\n1\n", "below/t.csv": lambda: b"ID\n2\n"})
+    release = Release(Path("x"), {"T.CSV": lambda _: b"ID\n1\n", "below/t.csv": lambda _: b"ID\n2\n"})
     assert release.table("*.csv", ("ID",)).ID.tolist() == ["1"]
     assert release.table("t.csv", ("ID",)).ID.tolist() == ["1"]
 
@@ -164,7 +164,7 @@ def test_a_damaged_excel_file_is_named_and_to_be_had_again(member: str, share: f
     whole = book()
     broken = bound({**whole, member: whole[member][: int(share * len(whole[member]))]})
     with pytest.raises(UsbenchError, match=r"^the table 't\.xlsx' of x cannot be read .*: download it again") as said:
-        Release(Path("x"), {"t.xlsx": lambda: broken}).table("*.xlsx", ("ID",))
+        Release(Path("x"), {"t.xlsx": lambda _: broken}).table("*.xlsx", ("ID",))
     assert said.value.exit_code == 2 and "\n" not in str(said.value)
-    kept = Release(Path("x"), {"t.xlsx": lambda: bound(whole)}).table("*.xlsx", ("ID",))
+    kept = Release(Path("x"), {"t.xlsx": lambda _: bound(whole)}).table("*.xlsx", ("ID",))
     assert kept.to_dict("records") == [{"ID": "001", "Size": "0.25"}, {"ID": "x & y", "Size": "3"}]

@@ -17,7 +17,7 @@ from PIL import Image
 from pydicom import dcmread, examples
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless, RLELossless, generate_uid
 
 from usbench.errors import UsbenchError
 
@@ -37,7 +37,9 @@ def region(kind: int = 1, form: int = 1, at: tuple[int, int, int, int] = (8, 4, 
     return made
 
 
-def write(path: Path, pixels: np.ndarray, *regions: Dataset, jpeg: bool = False, **more: Any) -> Path:
+def write(
+    path: Path, pixels: np.ndarray, *regions: Dataset, jpeg: bool = False, rle: bool = False, **more: Any
+) -> Path:
     """A DICOM file of (H, W), (H, W, 3), or with frames before these; `jpeg` packs it as scanners pack clips."""
     made, meta = Dataset(), FileMetaDataset()
     coloured = pixels.shape[-1] == 3
@@ -61,6 +63,8 @@ def write(path: Path, pixels: np.ndarray, *regions: Dataset, jpeg: bool = False,
         made["PixelData"].is_undefined_length = True
     for name, value in more.items():
         setattr(made, name, value)
+    if rle:
+        made.compress(RLELossless)
     path.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(path, enforce_file_format=True)
     return path
@@ -86,12 +90,30 @@ def test_a_still_is_cut_to_its_region_and_says_what_its_header_knows(tmp_path: P
 
 
 def test_patients_are_told_apart_and_not_named(tmp_path: Path, imported: Callable[..., Any]) -> None:
-    for number, patient in enumerate(("4711", "0815", "4711", "")):
-        write(tmp_path / "study" / f"{number}.dcm", grey(number), PatientID=patient)
-    pack = imported("dicom", tmp_path / "study")
-    assert list(pack.table.patient) == ["p1", "p2", "p1", ""]
+    for number, patient in enumerate(("4711", "0815", "4711", "4711")):
+        write(tmp_path / "s" / f"{number}.dcm", grey(number), PatientID=patient, IssuerOfPatientID="AB"[number > 2])
+    pack = imported("dicom", tmp_path / "s")
+    assert list(pack.table.patient) == ["p1", "p2", "p1", "p3"]
     raw = pack.path.read_bytes()
     assert b"4711" not in raw and b"Doe" not in raw
+
+
+def test_without_a_number_name_and_birth_or_the_study_say_who_it_is(tmp_path: Path, read: Any) -> None:
+    for number, study in enumerate(("1.2", "1.2", "1.3")):
+        write(tmp_path / f"a{number}", grey(number), PatientID="", PatientName="", StudyInstanceUID=study)
+        write(tmp_path / f"b{number}", grey(number), PatientID="", PatientBirthDate="19700101", StudyInstanceUID=study)
+    write(tmp_path / "c", grey(1), PatientID="", PatientName="")
+    assert [item.patient for item in read("dicom", tmp_path).values()] == ["p1", "p1", "p2", "p3", "p3", "p3", ""]
+
+
+def test_a_damaged_header_puts_no_name_on_the_screen(tmp_path: Path, imported: Callable[..., Any]) -> None:
+    write(tmp_path / "s/good.dcm", grey(1))
+    file = write(tmp_path / "s/other.dcm", grey(2), Modality="MR")
+    raw = bytearray(file.read_bytes())
+    raw[raw.index(b"\x08\x00\x60\x00CS") + 6] = 0x60  # the length of a text, which then runs into the next ones
+    file.write_bytes(raw)
+    pack = imported("dicom", tmp_path / "s", "--skip-broken")
+    assert pack.skipped[0] == 1 and b"Doe" not in pack.path.read_bytes()
 
 
 @pytest.mark.parametrize("jpeg", [False, True])
@@ -101,6 +123,8 @@ def test_patients_are_told_apart_and_not_named(tmp_path: Path, imported: Callabl
         ({"FrameTime": 40}, [0, 0.08, 0.16], 25),
         ({"CineRate": 20}, [0, 0.1, 0.2], 20),
         ({"FrameTimeVector": [0, 10, 10, 10, 20]}, [0, 0.02, 0.05], 100),
+        ({"FrameTimeVector": [0, 0, 0, 0, 0], "FrameTime": 40}, [0, 0.08, 0.16], 25),
+        ({"FrameTime": 0.04, "CineRate": 20}, [0, 0.1, 0.2], 20),
         ({}, [np.nan] * 3, np.nan),
     ],
     ids=lambda value: next(iter(value), "none") if isinstance(value, dict) else "",
@@ -111,12 +135,12 @@ def test_a_clip_is_its_frames_with_their_times(
     frames = np.stack([np.full((*SHAPE, 3), 40 + 20 * number, np.uint8) for number in range(5)])
     write(tmp_path / "clip.dcm", frames, region(), jpeg=jpeg, **header)
     items = read("dicom", tmp_path, every=2)
-    assert list(items) == ["clip/0", "clip/2", "clip/4"]
-    assert [(item.video, item.frame) for item in items.values()] == [("clip", 0), ("clip", 2), ("clip", 4)]
+    assert list(items) == ["clip/1", "clip/3", "clip/5"]
+    assert [(item.video, item.frame) for item in items.values()] == [("clip", 1), ("clip", 3), ("clip", 5)]
     np.testing.assert_allclose([item.time for item in items.values()], times)
     np.testing.assert_allclose([item.fps for item in items.values()], [rate] * 3)
     for item in items.values():
-        assert item.image.shape == (30, 32) and abs(float(item.image.mean()) - 40 - 20 * item.frame) < 3
+        assert item.image.shape == (30, 32) and abs(float(item.image.mean()) - 20 - 20 * item.frame) < 3
 
 
 @pytest.mark.parametrize(
@@ -125,6 +149,8 @@ def test_a_clip_is_its_frames_with_their_times(
         ([region(), region(kind=2)], {}, "it shows colour Doppler"),
         ([region(form=2)], {}, "none of its regions is two-dimensional B-mode"),
         ([region(kind=3, form=3)], {}, "none of its regions is two-dimensional B-mode"),
+        ([region(at=(8, 4, 60, 33))], {}, "its regions were measured in a larger picture"),
+        ([], {"BurnedInAnnotation": "YES"}, "its header says that text is burnt in, and names no regions"),
         ([], {"Modality": "CT"}, "its modality is CT"),
         ([], {"SOPClassUID": VOLUME}, "it is a volume"),
     ],
@@ -145,21 +171,34 @@ def test_a_report_is_left_out(tmp_path: Path, read: Any) -> None:
     report.save_as(tmp_path / "report.dcm")
     with pytest.raises(UsbenchError, match=r"'report\.dcm' cannot be used: it is cut off"):
         read("dicom", tmp_path)
-    del report.Rows
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"  # of reports
     report.save_as(tmp_path / "report.dcm")
     assert list(read("dicom", tmp_path)) == ["good"] and read.last.skipped == {"report.dcm": "it holds no picture"}
 
 
 def test_frames_with_colours_are_left_out_and_grey_ones_in_colour_are_not(tmp_path: Path, read: Any) -> None:
     frames = np.repeat(np.stack([grey(number) for number in range(3)])[..., None], 3, -1)
-    frames[1, 10:20, 10:20] = (250, 30, 20)
-    write(tmp_path / "flow.dcm", frames, region())
-    frames[1, 10:20, 10:20] = 200
+    frames[:, 20, 12:36] = (255, 255, 0)  # a caliper
     frames[:, :3] = (0, 0, 255)  # the scanner's own decoration, outside of the region
     write(tmp_path / "plain.dcm", frames, region())
-    assert list(read("dicom", tmp_path)) == ["flow/0", "flow/2", "plain/0", "plain/1", "plain/2"]
-    said = "1 of its 3 pictures: colours, as of Doppler, elastography or a tinted map"
-    assert read.last.skipped == {"flow.dcm": said}
+    frames[1, 10:20, 10:20] = (70, 10, 10)
+    write(tmp_path / "some.dcm", frames, region())
+    write(tmp_path / "still.dcm", frames[1], region())
+    frames[:, 10:20, 10:20] = (250, 30, 20)
+    write(tmp_path / "all.dcm", frames, region())
+    assert list(read("dicom", tmp_path)) == ["plain/1", "plain/2", "plain/3", "some/1", "some/3"]
+    what = {"all.dcm": "every picture of it", "some.dcm": "a part of its pictures", "still.dcm": "it"}
+    said = "shows colours, as of Doppler, elastography or a tinted map"
+    assert read.last.skipped == {file: f"{which} {said}" for file, which in what.items()}
+
+
+def test_beside_colours_the_plain_half_is_taken(tmp_path: Path, read: Any) -> None:
+    left, right, flow = region(at=(0, 0, 19, 39)), region(at=(24, 0, 47, 39)), region(kind=2, at=(26, 5, 40, 20))
+    picture = np.repeat(grey(1)[..., None], 3, -1)
+    write(tmp_path / "a.dcm", picture, left, right, flow)
+    picture[5:21, 26:41] = (250, 30, 20)
+    write(tmp_path / "b.dcm", picture, left, right)
+    assert [item.image.shape for item in read("dicom", tmp_path).values()] == [(40, 20), (40, 20)]
 
 
 def test_two_pictures_side_by_side_are_two_images_and_a_region_named_twice_is_one(tmp_path: Path, read: Any) -> None:
@@ -185,8 +224,11 @@ def test_every_way_of_writing_greys_is_read(tmp_path: Path, read: Any) -> None:
     plain = grey(1)
     write(tmp_path / "inverted.dcm", 255 - plain, PhotometricInterpretation="MONOCHROME1")
     write(tmp_path / "deep.dcm", plain.astype(np.uint16) * 16, BitsStored=12, HighBit=11)
+    window = {"WindowCenter": 1152, "WindowWidth": 256, "VOILUTFunction": "LINEAR_EXACT"}
+    write(tmp_path / "windowed.dcm", plain.astype(np.uint16) + 1024, BitsStored=12, HighBit=11, **window)
     write(tmp_path / "few_values.dcm", plain.astype(np.uint16))
     write(tmp_path / "rgb.dcm", np.repeat(plain[..., None], 3, -1))
+    write(tmp_path / "lossless.dcm", np.repeat(plain[..., None], 3, -1), rle=True)
     ramp = (np.arange(256, dtype=np.uint16) * 257).tobytes()
     palette = {
         f"{colour}PaletteColorLookupTable{part}": value
@@ -194,10 +236,12 @@ def test_every_way_of_writing_greys_is_read(tmp_path: Path, read: Any) -> None:
         for part, value in (("Descriptor", [256, 0, 16]), ("Data", ramp))
     }
     write(tmp_path / "palette.dcm", plain, PhotometricInterpretation="PALETTE COLOR", **palette)
+    shallow = {key: np.arange(256, dtype="<u2").tobytes() if key.endswith("Data") else palette[key] for key in palette}
+    write(tmp_path / "shallow.dcm", plain, PhotometricInterpretation="PALETTE COLOR", **shallow)
     items = read("dicom", tmp_path)
-    assert list(items) == ["deep", "few_values", "inverted", "palette", "rgb"]
+    assert len(items) == 8
     for item in items.values():
-        np.testing.assert_array_equal(item.image, plain, err_msg=item.name)
+        np.testing.assert_allclose(item.image, plain, atol=item.name == "windowed", err_msg=item.name)
 
 
 def test_masks_are_cut_with_their_pictures(tmp_path: Path, read: Any) -> None:
@@ -210,8 +254,32 @@ def test_masks_are_cut_with_their_pictures(tmp_path: Path, read: Any) -> None:
     items = read("dicom", tmp_path)
     np.testing.assert_array_equal(items["s/a"].mask, (box(2, 10) | box(20, 20))[4:34, 8:40])
     np.testing.assert_array_equal(items["s/clip/1"].mask, box(5, 5))
-    assert items["s/clip/0"].mask is None
+    assert items["s/clip/2"].mask is None
     assert read.last.skipped == {"masks/s/b.png": "it belongs to no image of the set"}
+
+
+def test_a_mask_is_that_of_the_region_that_it_marks(tmp_path: Path, read: Any) -> None:
+    left, right = region(at=(0, 0, 19, 39)), region(at=(24, 0, 47, 39))
+    for name in ("lesion", "normal", "beside"):
+        write(tmp_path / "s" / f"{name}.dcm", grey(1), left, right)
+    save(tmp_path / "s/masks/lesion.png", box(5, 2))
+    save(tmp_path / "s/masks/normal.png", np.zeros(SHAPE, np.bool_))
+    (tmp_path / "s/beside.dcm").rename(tmp_path / "beside.dcm")
+    items = read("dicom", tmp_path / "s")
+    assert items["lesion"].mask is None and items["lesion/r2"].mask.any()  # the larger region comes first
+    assert not items["normal"].mask.any() and not items["normal/r2"].mask.any()
+    (tmp_path / "beside.dcm").rename(tmp_path / "s/beside.dcm")
+    save(tmp_path / "s/masks/beside.png", box(2, 20, 5, 4))
+    with pytest.raises(UsbenchError, match="the mask of 'beside' lies outside of the regions that are B-mode"):
+        read("dicom", tmp_path / "s")
+
+
+def test_the_folder_that_holds_all_may_be_named_from_above(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "lab/images/a.dcm", grey(1))
+    save(tmp_path / "lab/masks/images/a.png", box(5, 5))
+    (tmp_path / "lab/table.csv").write_text("name,label\nimages/a.dcm,cyst\n")
+    item = read("dicom", tmp_path)["images/a"]
+    assert item.label == 0 and item.mask.any() and read.last.skipped == {}
 
 
 def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path: Path, imported: Callable[..., Any]) -> None:
@@ -225,21 +293,64 @@ def test_a_table_says_more_than_the_headers_and_chooses_files(tmp_path: Path, re
     write(tmp_path / "s/a.dcm", grey(1))
     write(tmp_path / "s/clip.dcm", np.stack([grey(2), grey(3)]))
     write(tmp_path / "s/other.dcm", grey(4))
-    (tmp_path / "table.csv").write_text("name,label,patient\ns/a.dcm,cyst,7\nclip,solid,\ns/clip/1,cyst,\n")
+    (tmp_path / "table.csv").write_text("name,label,frame\ns/a.dcm,cyst,7\nclip,solid,7\ns/clip.dcm/2,cyst,\n")
     items = read("dicom", tmp_path)
-    assert read.last.classes == ("cyst", "solid") and read.last.skipped == {
-        "s/other.dcm": "1 of its 1 pictures: no row in the table"
-    }
-    assert [(item.name, item.label, item.patient) for item in items.values()] == [
-        ("s/a", 0, "7"), ("s/clip/0", 1, "p1"), ("s/clip/1", 0, "p1")
+    assert read.last.classes == ("cyst", "solid")
+    assert read.last.skipped == {"s/other.dcm": "it has no row in the table"}
+    assert [(item.name, item.label, item.frame, item.patient) for item in items.values()] == [
+        ("s/a", 0, 7, "p1"), ("s/clip/1", 1, 1, "p1"), ("s/clip/2", 0, 2, "p1")
     ]  # fmt: skip
 
 
-def test_files_beside_that_are_no_dicom_are_left_out(tmp_path: Path, read: Any) -> None:
+def test_patients_are_those_of_the_table_or_of_the_headers_and_never_of_both(tmp_path: Path, read: Any) -> None:
     write(tmp_path / "s/a.dcm", grey(1))
-    for other in ("DICOMDIR", "s/README", "s/notes.txt"):
-        (tmp_path / other).write_text("hello")
-    assert list(read("dicom", tmp_path)) == ["s/a"] and read.last.skipped == {"s/README": "it is no DICOM file"}
+    write(tmp_path / "s/b.dcm", grey(2))
+    (tmp_path / "s/table.csv").write_text("name,patient\na,x\nb,\n")
+    with pytest.raises(UsbenchError, match="the table names no patient of 'b', and of others: fill the column"):
+        read("dicom", tmp_path / "s")
+    (tmp_path / "s/table.csv").write_text("name,patient\na,x\nb,y\n")
+    assert [item.patient for item in read("dicom", tmp_path / "s").values()] == ["x", "y"]
+
+
+def test_a_row_that_may_mean_two_files_is_refused(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "s1/IM1", grey(1))
+    write(tmp_path / "s2/IM1", grey(2))
+    (tmp_path / "table.csv").write_text("name,label\nIM1,cyst\n")
+    with pytest.raises(
+        UsbenchError, match="has a row 'IM1', and 2 files are called so: write their folders before them"
+    ):
+        read("dicom", tmp_path)
+
+
+@pytest.mark.parametrize("called", ["US.1.2.840.7", "IM.1", "a.img", "CLIP.0001", "image 1.v2/IM0"])
+def test_a_file_is_dicom_by_what_it_holds_and_not_by_its_name(called: str, tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "s" / called, grey(1))
+    assert list(read("dicom", tmp_path)) == [f"s/{called}"]
+
+
+def test_files_beside_that_are_no_dicom_are_left_out_and_not_read_whole(
+    tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "s/a.dcm", grey(1))
+    for other in ("DICOMDIR", "s/README", "s/backup"):
+        (tmp_path / other).write_bytes(b"x" * 10_000)
+    monkeypatch.setattr("usbench.data.release.MAX_MEMBER", 9_000)
+    assert list(read("dicom", tmp_path)) == ["s/a"]
+    assert read.last.skipped == dict.fromkeys(("s/README", "s/backup"), "it is no DICOM file")
+
+
+def test_a_clip_that_ends_early_gives_what_stands_before_whatever_the_machine(
+    tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.stack([grey(number)[..., None].repeat(3, -1) for number in range(9)])
+    write(tmp_path / "a.dcm", frames, jpeg=True, NumberOfFrames=12)
+    monkeypatch.setattr("usbench.items.Dataset.skip_broken", True)
+    for cores in (1, 2, 8):
+        monkeypatch.setattr("usbench.data.importing.available_cores", lambda cores=cores: cores)
+        assert len(read("dicom", tmp_path)) == 9
+        assert (
+            "cannot be decoded" in read.last.skipped["a.dcm"] and "before that is taken" in read.last.skipped["a.dcm"]
+        )
 
 
 def cut_off(file: Path) -> None:
@@ -248,7 +359,7 @@ def cut_off(file: Path) -> None:
 
 def packed_otherwise(file: Path) -> None:
     made = dcmread(file)
-    made.file_meta.TransferSyntaxUID = JPEGLossless
+    made.file_meta.TransferSyntaxUID = JPEGLSLossless
     made.save_as(file)
 
 
@@ -256,9 +367,13 @@ def packed_otherwise(file: Path) -> None:
     ("jpeg", "damage", "said"),
     [
         (False, lambda file: file.write_text("no DICOM at all"), "it is no DICOM file"),
-        (False, cut_off, "its pictures cannot be decoded ("),
+        (False, cut_off, "its pictures, packed as Explicit VR Little Endian, cannot be decoded"),
         (True, cut_off, "it is cut off"),
-        (True, packed_otherwise, "its pictures cannot be decoded ("),
+        (
+            True,
+            packed_otherwise,
+            "its pictures, packed as MPEG-4 AVC/H.264 High Profile / Level 4.1, cannot be decoded (",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_or_left_out(
@@ -274,15 +389,24 @@ def test_a_file_that_cannot_be_read_is_named_or_left_out(
 
 
 def test_files_of_real_scanners_are_read(tmp_path: Path, read: Any) -> None:
-    """Those of pydicom's own tests: a clip made smaller than its regions, a palette that was cut, and power Doppler."""
+    """Those of pydicom's own tests: a clip and a still with a palette, both made smaller later, and power Doppler."""
     for name in ("ybr_color", "palette_color", "rgb_color"):
         shutil.copy(examples.get_path(name), tmp_path / f"{name}.dcm")
+    with pytest.raises(UsbenchError, match="most often because its regions were measured in a larger picture"):
+        read("dicom", tmp_path)
+    for name, (left, top, bottom) in {"ybr_color": (42, 16, 207), "palette_color": (120, 60, 349)}.items():
+        made = dcmread(tmp_path / f"{name}.dcm")
+        plane = made.SequenceOfUltrasoundRegions[0]
+        plane.RegionLocationMinX0, plane.RegionLocationMinY0, plane.RegionLocationMaxY1 = left, top, bottom
+        plane.RegionLocationMaxX1 = made.Columns - 1
+        made.save_as(tmp_path / f"{name}.dcm")
     items = read("dicom", tmp_path, every=15)
-    assert list(items) == ["palette_color", "ybr_color/0", "ybr_color/15"]
-    still, clip = items["palette_color"], items["ybr_color/15"]
-    assert (still.image.shape, clip.image.shape) == ((290, 680), (209, 236))
+    assert list(items) == ["palette_color", "ybr_color/1", "ybr_color/16"]
+    still, clip = items["palette_color"], items["ybr_color/16"]
+    assert (still.image.shape, clip.image.shape) == ((290, 680), (192, 278))
     assert (still.device, clip.device) == ("Philips Medical Systems CX50", "SonoSite, Inc. Turbo")
-    assert clip.time == pytest.approx(0.5, abs=1e-3) and np.isnan([still.pixel_mm, clip.pixel_mm]).all()
+    assert (still.pixel_mm, clip.pixel_mm) == pytest.approx((0.262, 0.510), abs=1e-3)
+    assert clip.time == pytest.approx(0.5, abs=1e-3)
     assert list(read.last.skipped) == ["rgb_color.dcm"] and "colours" in read.last.skipped["rgb_color.dcm"]
 
 
@@ -300,14 +424,14 @@ def test_whatever_is_damaged_is_read_or_refused_in_one_sentence(jpeg: bool, tmp_
             read("dicom", tmp_path)
             ends["whole"] += 1
         except UsbenchError as error:
-            assert "a.dcm" in str(error) and "\n" not in str(error)
+            assert str(tmp_path) in str(error) and "\n" not in str(error)
             ends["refused"] += 1
     assert min(ends.values()) > 0
 
 
 def test_a_folder_of_nothing_but_other_files_says_why_none_was_taken(tmp_path: Path, read: Any) -> None:
     write(tmp_path / "a.dcm", grey(1), Modality="MR")
-    with pytest.raises(UsbenchError, match=r"no file of .* gave an image; of 'a\.dcm': its modality is MR"):
+    with pytest.raises(UsbenchError, match=r"no file of .* gave an image, most often because its modality is MR"):
         read("dicom", tmp_path)
 
 

@@ -144,7 +144,7 @@ def _left_out(pack: Pack) -> None:
     for reason in sorted(set(reasons.values())):
         names = [name for name, why in reasons.items() if why == reason]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        click.echo(f"left out {len(names)}: {reason} ({', '.join(names[:3])}{more})")
+        click.echo(_inert(f"left out {len(names)}: {reason} ({', '.join(names[:3])}{more})"))
     if count > len(reasons):
         click.echo(f"left out {count - len(reasons)} more")
 

@@ -56,6 +56,10 @@ class Importer(Dataset):
         self.skipped: dict[str, str] = {}
         self._opened: tuple[Path, Release, list[Case]] | None = None
 
+    def root(self, release: Release) -> Release:
+        """The release from its root; for sets whose layout does not tell where that is."""
+        return release
+
     def cases(self, release: Release) -> Iterable[Case]:
         """Yield one case an image, in a fixed order; `self.skip` what does not become one."""
         raise NotImplementedError(f"{type(self).__name__} must write cases(release)")
@@ -132,16 +136,19 @@ class Importer(Dataset):
                 )
 
     def of_one_file(self, release: Release, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The items of one file, for sets that hold many in one; where it cannot be read it is skipped, or ends it."""
+        """The items of one file that holds many, up to where it cannot be read; that ends all, or is said."""
+        count = 0
         try:
-            yield from items
+            for item in items:
+                yield item
+                count += 1
         except Undecodable as error:
             if not self.skip_broken:
                 raise UsbenchError(
                     f"'{name}' cannot be used: {error} (in {release.path}): mend it, or leave such files out with "
                     "--skip-broken."
                 ) from error
-            self.skip(name, str(error))
+            self.skip(name, f"{error}; what stands before that is taken" if count else str(error))
 
     def _decode(self, reader: Callable[[bytes], np.ndarray], release: Release, name: str) -> np.ndarray:
         try:
@@ -153,7 +160,7 @@ class Importer(Dataset):
         if path is None:
             raise UsbenchError("name the folder or zip of the official release.")
         if self._opened is None or self._opened[0] != path:
-            release = open_release(path, self.layout, example=self.example, exact=self.exact)
+            release = self.root(open_release(path, self.layout, example=self.example, exact=self.exact))
             self.skipped = {}
             cases = list(self.cases(release))
             self._check_names(cases)
@@ -180,13 +187,22 @@ def in_order(function: Callable[[Job], Done], jobs: Iterable[Job], workers: int 
     workers = workers or available_cores()
     waiting: deque[Future[Done]] = deque()
     pool, given_up = ThreadPoolExecutor(workers), False
+    trouble: Exception | None = None
+    left = iter(jobs)
     try:
-        for job in jobs:
-            waiting.append(pool.submit(function, job))
+        while trouble is None:
+            try:
+                waiting.append(pool.submit(function, next(left)))
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised below, after what came before it: on all machines alike
+                trouble = error
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if trouble is not None:
+            raise trouble
     except GeneratorExit:  # not waited for: the last to let go of this may be one of the pool's own threads
         given_up = True
         raise

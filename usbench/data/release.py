@@ -27,6 +27,9 @@ SMALL = 2**26
 MAX_COLUMNS = 1000  # of a table
 
 
+Reader = Callable[[int | None], bytes]  # of a whole file, or of its first bytes
+
+
 class NotThisSet(UsbenchError):
     """Nothing of the data set lies where the user pointed: another importer may fit."""
 
@@ -38,7 +41,7 @@ class Undecodable(UsbenchError):
 class Release:
     """Files by their path inside the release, sorted; each is read when asked for."""
 
-    def __init__(self, path: Path, files: dict[str, Callable[[], bytes]]) -> None:
+    def __init__(self, path: Path, files: dict[str, Reader]) -> None:
         self.path = path
         self.files = dict(sorted(files.items()))
 
@@ -52,12 +55,12 @@ class Release:
         compiled = re.compile(pattern)
         yield from filter(None, map(compiled.fullmatch, self.files))
 
-    def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """The bytes of one file, or its first ones."""
         if name not in self.files:
             raise UsbenchError(f"{self.path} has no file '{name}': is it the whole official release?")
         try:
-            return self.files[name]()
+            return self.files[name](most)
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError) as error:
             raise Undecodable(f"it cannot be unpacked ({error})") from error
         except OSError as error:
@@ -177,22 +180,28 @@ def _rooted(release: Release, layout: str) -> Release | None:
 
 
 def _folder(path: Path) -> Release:
-    files: dict[str, Callable[[], bytes]] = {}
+    files: dict[str, Reader] = {}
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(f for f in folders if not _hidden(f))
         for name in names:
             file = Path(folder, name)
             if not _hidden(name) and file.is_file():  # a pipe or a device may never end
-                files[file.relative_to(path).as_posix()] = partial(_whole, file)
+                files[file.relative_to(path).as_posix()] = partial(_bytes_of, file)
         if len(files) > MAX_FILES:
             raise UsbenchError(f"{path} holds more than {MAX_FILES:,} files: name the folder of one release.")
     return Release(path, files)
 
 
-def _whole(file: Path) -> bytes:
-    if file.stat().st_size > MAX_MEMBER:
+def _bytes_of(file: Path, most: int | None) -> bytes:
+    if most is None and file.stat().st_size > MAX_MEMBER:
         raise Undecodable(f"it has more than {MAX_MEMBER:,} bytes")
-    return file.read_bytes()
+    with file.open("rb") as opened:
+        return opened.read(-1 if most is None else most)
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int | None) -> bytes:
+    with archive.open(member) as opened:
+        return opened.read(-1 if most is None else most)
 
 
 def _hidden(name: str) -> bool:
@@ -204,7 +213,7 @@ def _zip(path: Path) -> Release:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise UsbenchError(f"{path} is neither a folder nor a whole zip ({error}): download it again.") from error
-    files: dict[str, Callable[[], bytes]] = {}
+    files: dict[str, Reader] = {}
     total = 0
     for member in archive.infolist():
         name = member.orig_filename.replace("\\", "/")
@@ -223,7 +232,7 @@ def _zip(path: Path) -> Release:
             raise UsbenchError(f"the zip {path} has two members called '{name}': download it again.")
         if member.file_size > MAX_MEMBER:
             raise UsbenchError(f"the zip {path} has the member '{name}' of {member.file_size:,} bytes: a bomb?")
-        files[name] = partial(archive.read, member)
+        files[name] = partial(_unpacked, archive, member)
     if total > MAX_TOTAL or (total > SMALL and total > MAX_RATIO * max(1, path.stat().st_size)):
         raise UsbenchError(f"the zip {path} would unpack to {total:,} bytes: it is a bomb, or no release.")
     return Release(path, files)
