@@ -97,8 +97,6 @@ class Dicom(Folder):
         count = 0
         for case in cases:
             for item in self.of_one_file(release, case.image, self._frames(release, case, masks)):
-                for mask in masks.get(item.name, ()):
-                    self.skipped.pop(mask, None)  # where all masks stand until an image takes them
                 count += 1
                 yield item
         if not count:
@@ -128,6 +126,8 @@ class Dicom(Folder):
             known = {**facts, **moment, **said}
             try:
                 mask = self.joined(release, case.image, masks.get(name), film.shape)
+                for file in masks.get(name, ()):
+                    self.skipped.pop(file, None)  # where all masks stand until an image takes them
                 return self._cut(film, picture, mask, name, known)
             except Undecodable as error:
                 if not self.skip_broken:

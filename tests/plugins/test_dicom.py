@@ -372,7 +372,7 @@ def packed_otherwise(file: Path) -> None:
         (
             True,
             packed_otherwise,
-            "its pictures, packed as MPEG-4 AVC/H.264 High Profile / Level 4.1, cannot be decoded (",
+            "its pictures, packed as JPEG-LS Lossless Image Compression, cannot be decoded",
         ),
     ],
 )
