@@ -6,18 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from usbench.data.importing import Case, Item, Release, Undecodable, in_order, with_sector
 from usbench.errors import UsbenchError
 from usbench_folder.dicom_file import Film, NoPicture, is_dicom, read_film
-from usbench_folder.dicom_pixels import grey, is_coloured, pictures
+from usbench_folder.dicom_pixels import Pictures, grey, is_coloured
 from usbench_folder.images import Folder, facts_of, masks_of
 
 SUFFIX = r"\.(?i:dcm|dicom|ima)"
 COLOURS = "colours, as of Doppler, elastography or a tinted map"
+LEFT_OUT = "its picture is left out"
 OWN = ("video", "frame", "time")  # what a table's row of a whole clip cannot say of its frames
 
 
@@ -53,37 +54,57 @@ class Dicom(Folder):
         self.source = "DICOM files of one's own"
         self.rows: dict[str, dict[str, str]] | None = None
         self.persons: dict[Hashable, str] = {}
+        self.bare: set[str] = set()  # what files are called without their folders, where one is
 
     def recognises(self, path: Path) -> bool:
         """Never: any file may be DICOM, so that the importer has to be named."""
         return False
 
     def root(self, release: Release) -> Release:
-        """The one folder that holds all, where it holds masks or a table."""
-        tops = {name.partition("/")[0] for name in release.files}
+        """The one folder beside which nothing is DICOM, where it holds masks or `table.csv`."""
+        tops = {name.partition("/")[0] for name in release.files if "/" in name}
         inner = release.within(f"{next(iter(tops), '')}/")
-        is_root = len(tops) == 1 and any(inner.match(r"(?i:masks)/.+|[^/]+\.(?i:csv)"))
-        return inner if is_root else release
+        beside = [name for name in release.files if "/" not in name]
+        if len(tops) != 1 or not any(inner.match(r"(?i:masks)/.+|(?i:table\.csv)")):
+            return release
+        return release if any(self._may_be_dicom(release, name) for name in beside) else inner
 
     def cases(self, release: Release) -> Iterator[Case]:
         """A case a file; its frames come when it is read."""
-        self.rows, self.persons = self.table_rows(release), {}
+        self.rows, self.persons = self._whole_rows(release), {}
         self.classes = tuple(sorted({row["label"] for row in (self.rows or {}).values() if row.get("label")}))
-        called: Counter[str] = Counter()
+        names: list[str] = []
         for found in release.match(r"(?!(?i:masks)/)(?!(?:.+/)?DICOMDIR$).+"):
-            file = found[0]
-            if re.search(rf"{SUFFIX}$", file) or is_dicom(release.read(file, 132)):
-                case = Case(re.sub(self.not_in_names, "", file), file)
-                called[PurePosixPath(case.name).name] += 1
-                yield case
-            elif not re.fullmatch(r".+\.(?i:csv|tsv|xlsx?)", file):
-                self.skip(file, "it is no DICOM file")
-        for name in self.rows or ():
-            if called[name] > 1:
+            if self._may_be_dicom(release, found[0]):
+                names.append(re.sub(self.not_in_names, "", found[0]))
+                yield Case(names[-1], found[0])
+            elif not re.fullmatch(r".+\.(?i:csv|tsv|xlsx?)", found[0]):
+                self.skip(found[0], "it is no DICOM file")
+        bare = Counter(PurePosixPath(name).name for name in names)
+        self.bare = {PurePosixPath(name).name for name in names if bare[PurePosixPath(name).name] == 1}
+        for name in (self.rows or {}).keys() - set(names):
+            if bare[name] > 1:
                 raise UsbenchError(
-                    f"the table of {release.path} has a row '{name}', and {called[name]} files are called so: write "
+                    f"the table of {release.path} has a row '{name}', and {bare[name]} files are called so: write "
                     "their folders before them."
                 )
+
+    def _may_be_dicom(self, release: Release, name: str) -> bool:
+        try:
+            return bool(re.search(rf"{SUFFIX}$", name)) or is_dicom(release.read(name, 132))
+        except Undecodable:  # said when it is read
+            return True
+
+    def _whole_rows(self, release: Release) -> dict[str, dict[str, str]] | None:
+        """The rows of the table, whose patients are all of them or none."""
+        rows = self.table_rows(release)
+        unnamed = [name for name, row in (rows or {}).items() if not row.get("patient")]
+        if rows and unnamed and len(unnamed) < len(rows):
+            raise UsbenchError(
+                f"the table of {release.path} names no patient of '{unnamed[0]}', and of others: fill the column, or "
+                "remove it."
+            )
+        return rows
 
     def count(self, path: Path | None) -> int | None:
         """Unknown: a clip is read only once."""
@@ -109,71 +130,89 @@ class Dicom(Folder):
             film = read_film(release.read(case.image))
         except NoPicture as reason:
             self.skip(case.image, str(reason))
+            for mask in (mask for name in masks if f"{name}/".startswith(f"{case.name}/") for mask in masks[name]):
+                self.skip(mask, LEFT_OUT)
             return
-        person = film.person and self.persons.setdefault(film.person, f"p{len(self.persons) + 1}")
-        facts = {"tag": self.anatomy or film.part, "fps": film.fps, "device": film.device, "patient": person or ""}
-        is_clip = len(film.times) > 1
-        taken = range(0, len(film.times), self.every)
+        pictures, taken = Pictures(film.header, len(film.times)), range(0, len(film.times), self.every)
+        person = film.person or (("file", case.name) if len(film.views) > 1 else None)
+        facts = {"tag": self.anatomy or film.part, "fps": film.fps, "device": film.device}
+        facts["patient"] = self.persons.setdefault(person, f"p{len(self.persons) + 1}") if person else ""
 
-        def made(job: tuple[int, np.ndarray]) -> tuple[list[Item], str]:
-            """Of a frame counted from 0 and its picture; and why regions of it are left out."""
-            place, picture = job
-            name, moment = case.name, {}
-            if is_clip:
-                name, moment = f"{name}/{place + 1}", {"video": name, "frame": place + 1, "time": film.times[place]}
-            if (said := self._said(name, case.name)) is None:
-                return [], "has no row in the table"
-            known = {**facts, **moment, **said}
-            try:
-                mask = self.joined(release, case.image, masks.get(name), film.shape)
-                for file in masks.get(name, ()):
-                    self.skipped.pop(file, None)  # where all masks stand until an image takes them
-                return self._cut(film, picture, mask, name, known)
-            except Undecodable as error:
-                if not self.skip_broken:
-                    raise
-                return [], f"cannot be used ({error})"
+        def made(job: tuple[int, np.ndarray]) -> Made:
+            return self._made(release, case, film, masks, facts, job[0], pictures.shown(job[1]))
 
         without: Counter[str] = Counter()
-        whole = True
-        for items, reason in in_order(made, zip(taken, pictures(film.header, taken), strict=True)):
-            yield from items
-            whole = whole and not items
-            without[reason] += bool(reason)
-        for reason in filter(None, without):
-            what = ("every picture of it" if is_clip else "it") if whole else "a part of its pictures"
-            self.skip(case.image, f"{what} {reason}")
+        for frame in in_order(made, zip(taken, pictures.frames(taken), strict=True)):
+            for mask, trouble in frame.masks.items():
+                self.skip(mask, trouble)
+                if not trouble:
+                    del self.skipped[mask]  # where all masks stand until an image takes them
+            without[frame.reason] += 1
+            yield from frame.items
+        said = [
+            (f"every picture of it {why}" if number == len(taken) else f"a part of its pictures {why}")
+            if len(film.times) > 1 else f"it {why}" for why, number in without.items() if why
+        ]  # fmt: skip
+        if said:
+            self.skip(case.image, "; ".join(said))
 
-    def _cut(
-        self, film: Film, picture: np.ndarray, mask: np.ndarray | None, name: str, known: dict[str, Any]
-    ) -> tuple[list[Item], str]:
-        """An item a region, without those that show colours."""
-        items: list[Item] = []
-        seen = [mask is not None and bool(view.of(mask).any()) for view in film.views]
-        if mask is not None and mask.any() and not any(seen):
-            raise Undecodable(f"the mask of '{name}' lies outside of the regions that are B-mode")
-        for number, view in enumerate(film.views, 1):
-            part = view.of(picture)
-            is_meant = mask is not None and (seen[number - 1] or not any(seen))  # else the region beside it is
-            item = with_sector(Item(**{
-                "name": f"{name}/r{number}" if number > 1 else name, "image": grey(part),
-                "mask": view.of(mask) if mask is not None and is_meant else None, "pixel_mm": view.pixel_mm, **known,
-            }))  # fmt: skip
-            assert item.sector is not None
-            if not is_coloured(part, item.sector):
-                items.append(item)
-        return items, f"shows {COLOURS}" if len(items) < len(film.views) else ""
+    def _made(
+        self, release: Release, case: Case, film: Film, masks: dict[str, list[str]], facts: dict[str, Any],
+        place: int, picture: np.ndarray,
+    ) -> Made:  # fmt: skip
+        """Of a frame, counted from 0."""
+        name, moment = case.name, {}
+        if is_clip := len(film.times) > 1:
+            name, moment = f"{name}/{place + 1}", {"video": name, "frame": place + 1, "time": film.times[place]}
+        if (said := self._said(case.name, name[len(case.name) :], is_clip)) is None:
+            return Made([], "has no row in the table", dict.fromkeys(masks.get(name, ()), LEFT_OUT))
+        try:
+            mask = self.joined(release, case.image, masks.get(name), film.shape)
+            if mask is not None and mask.any() and not any(view.of(mask).any() for view in film.views):
+                raise Undecodable(f"the mask of '{name}' lies outside of the regions that are B-mode")
+        except Undecodable as error:
+            if not self.skip_broken:
+                raise
+            return Made([], "has a mask that cannot be used", dict.fromkeys(masks[name], str(error)))
+        items = _cut(film, picture, mask, name, {**facts, **moment, **said})
+        reason = f"shows {COLOURS}" if len(items) < len(film.views) else ""
+        return Made(items, reason, dict.fromkeys(masks.get(name, ()), "" if items else LEFT_OUT))
 
-    def _said(self, name: str, file: str) -> dict[str, Any] | None:
-        """What the table says of a frame, else of its file; None where it has neither."""
+    def _said(self, file: str, frame: str, is_clip: bool) -> dict[str, Any] | None:
+        """What the table says of a frame (`/12`), else of its file; None where it has neither."""
         if self.rows is None:
             return {}
-        for key in (name, file, PurePosixPath(file).name):
-            if (row := self.rows.get(key)) is not None:
-                break
-        else:
+        bare = PurePosixPath(file).name
+        called = [file, bare] if bare in self.bare else [file]
+        keys = [f"{name}{frame}" for name in called] + called
+        if (key := next((key for key in keys if key in self.rows), None)) is None:
             return None
-        if "patient" in row and not row["patient"]:
-            raise UsbenchError(f"the table names no patient of '{key}', and of others: fill the column, or remove it.")
-        said = {**facts_of(row), "label": self.label(row.get("label", ""))}
-        return {what: value for what, value in said.items() if key == name or what not in OWN}
+        said = {**facts_of(self.rows[key]), "label": self.label(self.rows[key].get("label", ""))}
+        own = not is_clip or keys.index(key) < len(called)
+        return {what: value for what, value in said.items() if own or what not in OWN}
+
+
+class Made(NamedTuple):
+    """What became of a frame."""
+
+    items: list[Item]
+    reason: str  # why a region of it is left out, or all
+    masks: dict[str, str]  # each with why it is not used
+
+
+def _cut(film: Film, picture: np.ndarray, mask: np.ndarray | None, name: str, known: dict[str, Any]) -> list[Item]:
+    """An item a region, without those that show colours."""
+    items: list[Item] = []
+    marked = [mask is not None and bool(view.of(mask).any()) for view in film.views]
+    for number, view in enumerate(film.views, 1):
+        part, suffix = view.of(picture), f"/r{number}" if number > 1 else ""
+        is_meant = mask is not None and (marked[number - 1] or not any(marked))  # else the region beside it is
+        facts = {"pixel_mm": view.pixel_mm, **known}
+        facts |= {"video": f"{known['video']}{suffix}"} if known.get("video") else {}
+        item = with_sector(
+            Item(f"{name}{suffix}", grey(part), view.of(mask) if mask is not None and is_meant else None, **facts)
+        )
+        assert item.sector is not None
+        if not is_coloured(part, item.sector):
+            items.append(item)
+    return items

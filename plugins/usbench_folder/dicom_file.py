@@ -6,7 +6,6 @@ Texts of a header may name a patient, and in a damaged one any field may: none i
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -18,13 +17,19 @@ from usbench.data.importing import Undecodable
 from usbench.errors import UsbenchError
 
 PICTURES = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6")  # how the classes of ultrasound begin
+DIRECTORY = "1.2.840.10008.1.3.10"
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # which may grow without a bound
 VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"  # the class of three-dimensional ultrasound, whose frames are no times
+OTHERS = ("CR", "CT", "DX", "ES", "IVUS", "KO", "MG", "MR", "NM", "OT", "PR", "PT", "RF", "SC", "SEG", "SR", "XA", "XC")
 PLANE, TISSUE, FLOW = 1, 1, 2  # RegionSpatialFormat, RegionDataType (PS3.3, C.8.5.5)
+PLAIN = {  # what is implicit, and little-endian
+    (True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1", (False, False): "1.2.840.10008.1.2.2"
+}  # fmt: skip
 CENTIMETRES = 3  # PhysicalUnitsXDirection
 SAME = 0.5  # of the smaller region: two that overlap by more show one thing
 SLACK = 2  # pixels by which a region may reach out of its picture
 SQUARE = 0.01  # by which height and width of a pixel may differ
-FASTEST = 1000.0  # frames a second
+SLOWEST, FASTEST = 0.01, 1000.0  # frames a second
 MOST = 100_000  # frames
 LARGEST = 64_000_000  # pixels
 
@@ -89,8 +94,12 @@ def read_film(data: bytes) -> Film:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if DEFLATED in data[:1024]:
+                raise Undecodable("it is deflated: unpack it first")
             header = pydicom.dcmread(io.BytesIO(data), force=not is_dicom(data))
             header.buffer = None  # the whole file a second time
+            if "TransferSyntaxUID" not in header.file_meta and not is_dicom(data):
+                header.file_meta.TransferSyntaxUID = pydicom.uid.UID(PLAIN[header.original_encoding])
             return _film(header)
     except (NoPicture, Undecodable):
         raise
@@ -99,15 +108,18 @@ def read_film(data: bytes) -> Film:
 
 
 def _film(header: Any) -> Film:
-    if "SOPClassUID" not in header:  # where a file ends within packed pictures, pydicom reads nothing of it
-        raise Undecodable("it is cut off" if "MediaStorageSOPClassUID" in header.file_meta else "it is no DICOM file")
+    kind = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    if kind == DIRECTORY:
+        raise NoPicture("it is a directory of others")
+    if not kind or not len(header):  # where a file ends within packed pictures, pydicom reads nothing of it
+        raise Undecodable("it is cut off" if kind else "it is no DICOM file")
     modality = _text(header, "Modality") or "US"
     if modality != "US":
-        raise NoPicture(f"its modality is {modality if re.fullmatch('[A-Z]{2,8}', modality) else 'another'}")
-    if header.SOPClassUID == VOLUME:
+        raise NoPicture(f"its modality is {modality if modality in OTHERS else 'another'}")
+    if kind == VOLUME:
         raise NoPicture("it is a volume")
     if "PixelData" not in header:
-        if str(header.SOPClassUID).startswith(PICTURES):
+        if kind.startswith(PICTURES):
             raise Undecodable("it is cut off")
         raise NoPicture("it holds no picture")
     count = int(header.get("NumberOfFrames") or 1)
@@ -125,18 +137,18 @@ def _views(header: Any, picture: View) -> list[View]:
     """The B-mode regions, the largest first; all of the picture where the header names no regions."""
     regions = list(header.get("SequenceOfUltrasoundRegions") or [])
     if not regions:
-        if _text(header, "BurnedInAnnotation") == "YES":
+        if _text(header, "BurnedInAnnotation").upper() == "YES":
             raise NoPicture("its header says that text is burnt in, and names no regions")
-        return [View(picture.rows, picture.columns, _side(*(_numbers(header, "PixelSpacing") or [0])))]
+        return [View(picture.rows, picture.columns, _side(*(_numbers(header, "PixelSpacing")[:2] or [0])))]
+    room = View(slice(0, picture.rows.stop + SLACK), slice(0, picture.columns.stop + SLACK))
+    if any(view.within(room).area < view.area for view in map(_view, regions)):
+        raise NoPicture("its regions were measured in a larger picture")
     planes = [region for region in regions if _number(region, "RegionSpatialFormat") == PLANE]
     flows = [_view(region) for region in planes if _number(region, "RegionDataType") == FLOW]
     tissue = [_view(region) for region in planes if _number(region, "RegionDataType") == TISSUE]
-    room = View(slice(0, picture.rows.stop + SLACK), slice(0, picture.columns.stop + SLACK))
-    if any(view.area and view.within(room).area < view.area for view in tissue):
-        raise NoPicture("its regions were measured in a larger picture")
     found: list[View] = []
     for view in sorted((view.within(picture) for view in tissue), key=lambda view: -view.area):
-        if any(view.within(flow).area for flow in flows):
+        if any(view.within(flow).area > SAME * flow.area for flow in flows):
             continue
         if view.area and all(view.within(other).area <= SAME * view.area for other in found):
             found.append(view)
@@ -162,11 +174,12 @@ def _inner(one: slice, other: slice) -> slice:
 def _times(header: Any, count: int) -> tuple[np.ndarray, float]:
     """When each picture was taken, and how many a second; where no clock tells, as fast as they are to be shown."""
     steps = np.array(_numbers(header, "FrameTimeVector")) / 1000
-    if len(steps) == count > 1 and (step := float(np.median(steps[1:]))) >= 1 / FASTEST:
+    if len(steps) == count > 1 and all(1 / FASTEST <= step <= 1 / SLOWEST for step in steps[1:]):
+        step = float(np.median(steps[1:]))
         return np.cumsum(steps) - steps[0], 1 / step  # the first says how long after nothing the first was taken
     rates = [1000 / step for step in _numbers(header, "FrameTime") if step > 0]
     rates += [_number(header, name) for name in ("CineRate", "RecommendedDisplayFrameRate")]
-    rate = next((rate for rate in rates if 0 < rate <= FASTEST), float("nan")) if count > 1 else float("nan")
+    rate = next((rate for rate in rates if SLOWEST <= rate <= FASTEST), float("nan")) if count > 1 else float("nan")
     return np.arange(count) / rate, rate
 
 
@@ -177,10 +190,10 @@ def _side(width: float, height: float = 0) -> float:
 
 
 def _person(header: Any) -> Hashable:
-    """By number and who gave it, else by name and birth, else by study, which is of one patient."""
+    """By number, whoever gave it, else by name and birth, else by study, which is of one patient."""
     known = [
         tuple(_text(header, name) for name in names)
-        for names in (("PatientID", "IssuerOfPatientID"), ("PatientName", "PatientBirthDate"), ("StudyInstanceUID",))
+        for names in (("PatientID",), ("PatientName", "PatientBirthDate"), ("StudyInstanceUID",))
     ]
     return next((each for each in known if each[0]), None)
 

@@ -17,7 +17,14 @@ from PIL import Image
 from pydicom import dcmread, examples
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless, RLELossless, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from usbench.errors import UsbenchError
 
@@ -91,9 +98,9 @@ def test_a_still_is_cut_to_its_region_and_says_what_its_header_knows(tmp_path: P
 
 def test_patients_are_told_apart_and_not_named(tmp_path: Path, imported: Callable[..., Any]) -> None:
     for number, patient in enumerate(("4711", "0815", "4711", "4711")):
-        write(tmp_path / "s" / f"{number}.dcm", grey(number), PatientID=patient, IssuerOfPatientID="AB"[number > 2])
+        write(tmp_path / "s" / f"{number}.dcm", grey(number), PatientID=patient)
     pack = imported("dicom", tmp_path / "s")
-    assert list(pack.table.patient) == ["p1", "p2", "p1", "p3"]
+    assert list(pack.table.patient) == ["p1", "p2", "p1", "p1"]
     raw = pack.path.read_bytes()
     assert b"4711" not in raw and b"Doe" not in raw
 
@@ -124,6 +131,7 @@ def test_a_damaged_header_puts_no_name_on_the_screen(tmp_path: Path, imported: C
         ({"CineRate": 20}, [0, 0.1, 0.2], 20),
         ({"FrameTimeVector": [0, 10, 10, 10, 20]}, [0, 0.02, 0.05], 100),
         ({"FrameTimeVector": [0, 0, 0, 0, 0], "FrameTime": 40}, [0, 0.08, 0.16], 25),
+        ({"FrameTimeVector": [0, 10, 10, -90, 10], "CineRate": 20}, [0, 0.1, 0.2], 20),
         ({"FrameTime": 0.04, "CineRate": 20}, [0, 0.1, 0.2], 20),
         ({}, [np.nan] * 3, np.nan),
     ],
@@ -150,8 +158,11 @@ def test_a_clip_is_its_frames_with_their_times(
         ([region(form=2)], {}, "none of its regions is two-dimensional B-mode"),
         ([region(kind=3, form=3)], {}, "none of its regions is two-dimensional B-mode"),
         ([region(at=(8, 4, 60, 33))], {}, "its regions were measured in a larger picture"),
+        ([region(), region(kind=3, form=2, at=(8, 34, 60, 39))], {}, "its regions were measured in a larger picture"),
         ([], {"BurnedInAnnotation": "YES"}, "its header says that text is burnt in, and names no regions"),
         ([], {"Modality": "CT"}, "its modality is CT"),
+        ([], {"Modality": "DOE"}, "its modality is another"),
+        ([], {"SOPClassUID": "1.2.840.10008.1.3.10"}, "it is a directory of others"),
         ([], {"SOPClassUID": VOLUME}, "it is a volume"),
     ],
 )
@@ -207,6 +218,11 @@ def test_two_pictures_side_by_side_are_two_images_and_a_region_named_twice_is_on
     items = read("dicom", tmp_path)
     assert {name: item.image.shape for name, item in items.items()} == {"dual": (40, 24), "dual/r2": (40, 20)}
     assert [round(item.pixel_mm, 3) for item in items.values()] == [0.4, 0.2]
+    write(tmp_path / "dual.dcm", np.stack([grey(1), grey(2)]), left, right, PatientID="", PatientName="")
+    items = read("dicom", tmp_path)
+    assert [item.video for item in items.values()] == ["dual", "dual/r2"] * 2
+    assert list(items) == ["dual/1", "dual/1/r2", "dual/2", "dual/2/r2"]
+    assert {item.patient for item in items.values()} == {"p1"}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +243,14 @@ def test_every_way_of_writing_greys_is_read(tmp_path: Path, read: Any) -> None:
     window = {"WindowCenter": 1152, "WindowWidth": 256, "VOILUTFunction": "LINEAR_EXACT"}
     write(tmp_path / "windowed.dcm", plain.astype(np.uint16) + 1024, BitsStored=12, HighBit=11, **window)
     write(tmp_path / "few_values.dcm", plain.astype(np.uint16))
+    signed = plain.astype(np.int16) * 16 - 2048
+    write(tmp_path / "signed.dcm", signed, BitsStored=12, HighBit=11, PixelRepresentation=1)
+    for name, bits in (("table", 8), ("wide_table", 16)):
+        table = Dataset()
+        table.LUTDescriptor = [4096, 0, bits]
+        table.LUTData = ((np.arange(4096) * 2**bits) // 4096).astype("<u2").tobytes()
+        table["LUTData"].VR = "OW"
+        write(tmp_path / f"{name}.dcm", plain.astype(np.uint16) * 16, BitsStored=12, HighBit=11, VOILUTSequence=[table])
     write(tmp_path / "rgb.dcm", np.repeat(plain[..., None], 3, -1))
     write(tmp_path / "lossless.dcm", np.repeat(plain[..., None], 3, -1), rle=True)
     ramp = (np.arange(256, dtype=np.uint16) * 257).tobytes()
@@ -239,9 +263,53 @@ def test_every_way_of_writing_greys_is_read(tmp_path: Path, read: Any) -> None:
     shallow = {key: np.arange(256, dtype="<u2").tobytes() if key.endswith("Data") else palette[key] for key in palette}
     write(tmp_path / "shallow.dcm", plain, PhotometricInterpretation="PALETTE COLOR", **shallow)
     items = read("dicom", tmp_path)
-    assert len(items) == 8
+    assert len(items) == 11
     for item in items.values():
         np.testing.assert_allclose(item.image, plain, atol=item.name == "windowed", err_msg=item.name)
+
+
+def test_a_frame_is_as_bright_whichever_others_are_taken(tmp_path: Path, read: Any) -> None:
+    frames = np.stack([grey(1).astype(np.uint16), grey(1).astype(np.uint16) * 16, grey(1)])
+    write(tmp_path / "a.dcm", frames, BitsStored=12, HighBit=11)
+    one, two = read("dicom", tmp_path, every=1)["a/1"], read("dicom", tmp_path, every=2)["a/1"]
+    np.testing.assert_array_equal(one.image, two.image)
+    np.testing.assert_array_equal(one.image, grey(1) >> 4)
+
+
+def test_thin_flow_is_colour_where_there_is_much_of_it(tmp_path: Path, read: Any) -> None:
+    picture = np.repeat(grey(1, (400, 480))[..., None], 3, -1)
+    picture[:, 240:243] = (255, 255, 0)
+    write(tmp_path / "line.dcm", picture)
+    picture[::16] = picture[1::16] = (250, 20, 20)
+    write(tmp_path / "stripes.dcm", picture)
+    assert list(read("dicom", tmp_path)) == ["line"]
+
+
+def test_a_file_without_preamble_or_head_is_read_where_it_is_called_dicom(tmp_path: Path, read: Any) -> None:
+    raw = write(tmp_path / "a.dcm", grey(1)).read_bytes()
+    meta = 132 + 12 + int.from_bytes(raw[140:144], "little")  # the first of the head says how long it is
+    (tmp_path / "a.dcm").write_bytes(raw[132:])
+    (tmp_path / "b.dcm").write_bytes(raw[meta:])
+    for item in read("dicom", tmp_path).values():
+        np.testing.assert_array_equal(item.image, grey(1))
+
+
+def test_all_that_was_left_out_of_a_clip_is_said(tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.repeat(np.stack([grey(number) for number in range(4)])[..., None], 3, -1)
+    frames[0, 5:25, 15:35] = (250, 30, 20)
+    write(tmp_path / "s/a.dcm", frames, region())
+    (tmp_path / "table.csv").write_text("name\ns/a/1\na/2\ns/a.dcm/4\n")
+    for frame in (1, 2, 3, 4):
+        save(tmp_path / f"masks/s/a/{frame}.png", box(1, 2, 2, 2) if frame == 2 else box(10, 20))
+    monkeypatch.setattr("usbench.items.Dataset.skip_broken", True)
+    assert list(read("dicom", tmp_path)) == ["s/a/4"]
+    part, colours = "a part of its pictures", "colours, as of Doppler, elastography or a tinted map"
+    assert read.last.skipped == {
+        "s/a.dcm": f"{part} shows {colours}; {part} has a mask that cannot be used; {part} has no row in the table",
+        "masks/s/a/1.png": "its picture is left out",
+        "masks/s/a/2.png": "the mask of 's/a/2' lies outside of the regions that are B-mode",
+        "masks/s/a/3.png": "its picture is left out",
+    }
 
 
 def test_masks_are_cut_with_their_pictures(tmp_path: Path, read: Any) -> None:
@@ -278,6 +346,7 @@ def test_the_folder_that_holds_all_may_be_named_from_above(tmp_path: Path, read:
     write(tmp_path / "lab/images/a.dcm", grey(1))
     save(tmp_path / "lab/masks/images/a.png", box(5, 5))
     (tmp_path / "lab/table.csv").write_text("name,label\nimages/a.dcm,cyst\n")
+    (tmp_path / "LICENSE").write_text("free")
     item = read("dicom", tmp_path)["images/a"]
     assert item.label == 0 and item.mask.any() and read.last.skipped == {}
 
@@ -306,10 +375,17 @@ def test_patients_are_those_of_the_table_or_of_the_headers_and_never_of_both(tmp
     write(tmp_path / "s/a.dcm", grey(1))
     write(tmp_path / "s/b.dcm", grey(2))
     (tmp_path / "s/table.csv").write_text("name,patient\na,x\nb,\n")
-    with pytest.raises(UsbenchError, match="the table names no patient of 'b', and of others: fill the column"):
+    with pytest.raises(UsbenchError, match="names no patient of 'b', and of others: fill the column"):
         read("dicom", tmp_path / "s")
     (tmp_path / "s/table.csv").write_text("name,patient\na,x\nb,y\n")
     assert [item.patient for item in read("dicom", tmp_path / "s").values()] == ["x", "y"]
+
+
+def test_a_row_of_a_file_at_the_top_is_not_of_one_below_that_is_called_so(tmp_path: Path, read: Any) -> None:
+    write(tmp_path / "IM1", grey(1))
+    write(tmp_path / "s/IM1", grey(2))
+    (tmp_path / "table.csv").write_text("name,label\nIM1,cyst\ns/IM1,solid\n")
+    assert [item.label for item in read("dicom", tmp_path).values()] == [0, 1]
 
 
 def test_a_row_that_may_mean_two_files_is_refused(tmp_path: Path, read: Any) -> None:
@@ -357,6 +433,12 @@ def cut_off(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-500])
 
 
+def deflated(file: Path) -> None:
+    made = dcmread(file)
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    made.save_as(file)
+
+
 def packed_otherwise(file: Path) -> None:
     made = dcmread(file)
     made.file_meta.TransferSyntaxUID = JPEGLSLossless
@@ -367,6 +449,7 @@ def packed_otherwise(file: Path) -> None:
     ("jpeg", "damage", "said"),
     [
         (False, lambda file: file.write_text("no DICOM at all"), "it is no DICOM file"),
+        (False, deflated, "it is deflated: unpack it first"),
         (False, cut_off, "its pictures, packed as Explicit VR Little Endian, cannot be decoded"),
         (True, cut_off, "it is cut off"),
         (
@@ -399,6 +482,7 @@ def test_files_of_real_scanners_are_read(tmp_path: Path, read: Any) -> None:
         plane = made.SequenceOfUltrasoundRegions[0]
         plane.RegionLocationMinX0, plane.RegionLocationMinY0, plane.RegionLocationMaxY1 = left, top, bottom
         plane.RegionLocationMaxX1 = made.Columns - 1
+        made.SequenceOfUltrasoundRegions = [plane]
         made.save_as(tmp_path / f"{name}.dcm")
     items = read("dicom", tmp_path, every=15)
     assert list(items) == ["palette_color", "ybr_color/1", "ybr_color/16"]
