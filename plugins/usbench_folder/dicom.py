@@ -175,7 +175,8 @@ class Dicom(Folder):
                 raise
             return Made([], "has a mask that cannot be used", dict.fromkeys(masks[name], str(error)))
         items = _cut(film, picture, mask, name, {**facts, **moment, **said})
-        reason = f"shows {COLOURS}" if len(items) < len(film.views) else ""
+        where = ", beside what is taken," if items else ""
+        reason = f"shows{where} {COLOURS}" if len(items) < len(film.views) else ""
         return Made(items, reason, dict.fromkeys(masks.get(name, ()), "" if items else LEFT_OUT))
 
     def _said(self, file: str, frame: str, is_clip: bool) -> dict[str, Any] | None:
