@@ -276,6 +276,19 @@ def test_a_frame_is_as_bright_whichever_others_are_taken(tmp_path: Path, read: A
     np.testing.assert_array_equal(one.image, grey(1) >> 4)
 
 
+def test_a_clip_of_words_that_ends_early_is_as_bright_as_a_whole_one(
+    tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "a.dcm", np.stack([grey(1), grey(2)]).astype(np.uint16), rle=True)
+    made = dcmread(file)
+    made.NumberOfFrames = 4
+    made.save_as(file)
+    monkeypatch.setattr("usbench.items.Dataset.skip_broken", True)
+    items = read("dicom", tmp_path)
+    assert list(items) == ["a/1", "a/2"]
+    np.testing.assert_array_equal(items["a/2"].image, grey(2))
+
+
 def test_thin_flow_is_colour_where_there_is_much_of_it(tmp_path: Path, read: Any) -> None:
     picture = np.repeat(grey(1, (400, 480))[..., None], 3, -1)
     picture[:, 240:243] = (255, 255, 0)
