@@ -57,8 +57,11 @@ class Dicom(Folder):
         self.bare: set[str] = set()  # what files are called without their folders, where one is
 
     def recognises(self, path: Path) -> bool:
-        """Never: any file may be DICOM, so that the importer has to be named."""
-        return False
+        """Whether one of its files is DICOM, by its name or by what it says of itself."""
+        try:
+            return bool(self._open(path)[1])
+        except UsbenchError:
+            return False
 
     def root(self, release: Release) -> Release:
         """The one folder beside which nothing is DICOM, where it holds masks or `table.csv`."""

@@ -532,6 +532,16 @@ def test_a_folder_of_nothing_but_other_files_says_why_none_was_taken(tmp_path: P
         read("dicom", tmp_path)
 
 
+@pytest.mark.parametrize("called", ["a.dcm", "IM0001"])
+@pytest.mark.parametrize("importer", ["folder:mine", "busi"])
+def test_who_names_another_importer_is_told_of_this_one(
+    called: str, importer: str, tmp_path: Path, imported: Callable[..., Any]
+) -> None:
+    write(tmp_path / "study" / called, grey(1))
+    said = imported(importer, tmp_path / "study")
+    assert said.code == 2 and said.one_sentence().endswith("'usbench data import dicom:NAME'.")
+
+
 def test_a_zip_of_dicom_files_is_read_as_it_is(tmp_path: Path, read: Any) -> None:
     file = write(tmp_path / "a.dcm", grey(1))
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:

@@ -17,7 +17,7 @@ from usbench.runs.agenda import missing
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
 from usbench.runs.store import Store
-from usbench.share.publish import ARCHIVE
+from usbench.share.publish import ARCHIVE, unpack_into
 from usbench.spec import resolve
 
 Usbench = Callable[..., Any]
@@ -93,7 +93,8 @@ def test_a_published_run_says_of_files_their_names_alone(tiny_run: Path, tmp_pat
 
 
 def test_an_unpacked_archive_is_a_store(published: Path, tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
-    shutil.unpack_archive(published / ARCHIVE, tmp_path / "store")
+    said = usbench("store", "unpack", published, "-o", tmp_path / "store")
+    assert said.code == 0 and f"{len(list(tiny_run.parent.glob('stages/*')))} stages, without weights" in said.out
     said = usbench("leaderboard", tmp_path / "store", "--csv", tmp_path / "board.csv")
     assert said.code == 0 and (tmp_path / "board.csv").read_bytes() == (tiny_run / "leaderboard.csv").read_bytes()
     assert usbench("show", tmp_path / "store" / "run").code == 0
@@ -120,8 +121,7 @@ def test_a_published_folder_is_read_as_a_store_is_beside_ones_own(
 def test_what_is_added_to_an_unpacked_archive_trains_only_what_it_needs_the_weights_of(
     published: Path, tiny_settings: dict[str, Any], quiet: Any, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    shutil.unpack_archive(published / ARCHIVE, store)
+    unpack_into(published, store := tmp_path / "store")
     steps = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
     settings = {**tiny_settings, **steps, "loss": "simclr", "seeds": [0, 1]}
     plan = make_plan(registry(), resolve(settings), lambda *_: None)
@@ -142,7 +142,7 @@ def test_a_changed_score_or_table_is_found(published: Path, usbench: Usbench) ->
     table.write_text(whole.replace("simclr", "rcl"))
     assert "loss is 'rcl' and is 'simclr' when made again" in usbench("verify", table).out
     table.write_text(whole)
-    changed(published / ARCHIVE, lambda n, b: (n, b.replace(b",True,", b",False,", 1) if "scores.csv" in n else b))
+    changed(published / ARCHIVE, lambda n, b: (n, b.replace(b",True,", b",False,", 1) if "scores" in n else b))
     said = usbench("verify", table)
     assert said.code == 1 and "scores.csv: it is not what was recorded" in said.out and "feeds" in said.out
 
@@ -189,12 +189,47 @@ def test_a_published_result_is_named_by_its_archive_and_stands_for_a_store(
 def test_of_an_unpacked_archive_only_what_should_be_there_is_missed(
     published: Path, tmp_path: Path, usbench: Usbench
 ) -> None:
-    store = tmp_path / "store"
-    shutil.unpack_archive(published / ARCHIVE, store)
+    unpack_into(published / ARCHIVE, store := tmp_path / "store")
     assert usbench("store", "check", store).code == 0
     next(store.glob("stages/evaluate-*/scores.csv")).unlink()
     said = usbench("store", "check", store)
     assert said.code == 1 and said.out.count("it is missing") == 1
+
+
+def test_every_file_of_a_stage_comes_back_as_it_was(published: Path, tiny_run: Path, tmp_path: Path) -> None:
+    unpack_into(published, store := tmp_path / "store")
+    there = {path.relative_to(store): path.read_bytes() for path in store.glob("stages/*/*")}
+    before = [path for path in tiny_run.parent.glob("stages/*/*") if path.suffix != ".safetensors"]
+    assert there == {path.relative_to(tiny_run.parent): path.read_bytes() for path in before}
+    assert not (store / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    "table", [b"", b"a,b\nc,dice,0.5\n", b"../a\n,dice,0.5\n", b'evaluate-0\n,dice,0.5\n,iou,"', b"\xff\n"]
+)
+def test_tables_that_no_publication_has_are_refused(
+    table: bytes, published: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    with zipfile.ZipFile(published / ARCHIVE, "a") as archive:
+        archive.writestr("tables/99-scores.csv", table)
+    said = usbench("store", "unpack", published, "-o", tmp_path / "store")
+    assert said.code == 2 and f"{published / ARCHIVE} " in said.one_sentence()
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_an_archive_of_every_table_by_itself_is_still_read(published: Path, tmp_path: Path, usbench: Usbench) -> None:
+    unpack_into(published, store := tmp_path / "store")
+    with zipfile.ZipFile(published / ARCHIVE, "w") as archive:
+        for path in filter(Path.is_file, store.rglob("*")):
+            archive.write(path, path.relative_to(store))
+    assert usbench("verify", published).code == 0
+
+
+def test_a_store_is_unpacked_into_a_new_folder_only(published: Path, tmp_path: Path, usbench: Usbench) -> None:
+    said = usbench("store", "unpack", published, "-o", published)
+    assert said.code == 2 and "is there already" in said.one_sentence()
+    said = usbench("store", "unpack", tmp_path, "-o", tmp_path / "store")
+    assert said.code == 2 and "there is no published result at" in said.one_sentence()
 
 
 def test_a_table_of_what_was_published_there_before_goes(tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:

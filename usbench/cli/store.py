@@ -1,4 +1,4 @@
-"""`usbench store`: check a store, and clear away what nothing needs."""
+"""`usbench store`: check a store, clear away what nothing needs, and make one of a published result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLACE = click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
 
 @click.group(cls=Group)
 def store() -> None:
-    """Check a store, and clear away what nothing needs."""
+    """Check a store, clear away what nothing needs, or make one of a published result."""
 
 
 def _upkeep(place: Path) -> Upkeep:
@@ -87,3 +87,17 @@ def gc(place: Path, yes: bool, abandoned: bool) -> None:
         _say(f"{'removed' if yes else 'would go'}: {rubbish.what}: {rubbish.path} ({mib(rubbish.size)})")
     _say_unknown(needs)
     click.echo(f"{mib(size)} {'removed' if yes else 'would go; --yes removes it' if found else 'would go'}")
+
+
+@store.command()
+@click.argument("source", metavar="PUBLISHED", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The store, a new folder.")
+def unpack(source: Path, output: Path) -> None:
+    """Make a store of a published result, to go on with it: a folder with a scores.zip, or that file.
+
+    It has no weights: what a new row needs those of is trained again.
+    """
+    from usbench.share.publish import unpack_into
+
+    made = unpack_into(source, output)
+    click.echo(f"{len(list((made.root / 'stages').iterdir()))} stages, without weights, are in {output}")

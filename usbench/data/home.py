@@ -65,7 +65,7 @@ def make_pack(entry: Entry, dataset: Dataset, name: str, path: Path, source: Pat
     try:
         total = dataset.count(source)
     except NotThisSet as error:
-        raise UsbenchError(f"{error} {_fitting(source, entry.name)}") from error
+        raise UsbenchError(f"{error} {_fitting(source, entry.name, dataset.generic)}") from error
     items = dataset.items(source)
     if not entry.generated and dataset.finds_sector:
         items = map(with_sector, items)
@@ -80,7 +80,7 @@ def make_pack(entry: Entry, dataset: Dataset, name: str, path: Path, source: Pat
     )  # fmt: skip
 
 
-def _fitting(source: Path | None, tried: str) -> str:
+def _fitting(source: Path | None, tried: str, generic: bool) -> str:
     """Which importers know what lies at a path: the named sets, else those that take anything of a form."""
     fits: dict[bool, list[str]] = {True: [], False: []}
     for entry in registry().entries("dataset"):
@@ -88,13 +88,12 @@ def _fitting(source: Path | None, tried: str) -> str:
             try:
                 dataset = entry.build()
                 if dataset.recognises(source):
-                    fits[dataset.generic].append(entry.name)
+                    fits[dataset.generic].append(f"{entry.name}:NAME" if dataset.generic else entry.name)
             except (Exception, SystemExit):  # noqa: BLE001 - a stranger's importer may raise anything, and fits nothing
                 continue
-    found = fits[False] or fits[True]
-    if not found:
-        return f"Is it the whole official release of '{tried}'?"
-    return "This looks like a release for " + " or ".join(f"'usbench data import {name}'" for name in found) + "."
+    if found := fits[False] or fits[True]:
+        return "This looks like a release for " + " or ".join(f"'usbench data import {name}'" for name in found) + "."
+    return "Name the folder or zip of your own files." if generic else f"Is it the whole official release of '{tried}'?"
 
 
 def import_pack(

@@ -165,7 +165,7 @@ def open_release(path: Path, layout: str, *, example: str = "", exact: bool = Fa
         if (found := _rooted(Release(path, files), layout)) is not None:
             return found
     if not release.images:
-        raise UsbenchError(f"there is no image in {path}: name the folder or zip of the official release.")
+        raise NotThisSet(f"there is no image in {path}.")
     raise NotThisSet(f"{path} has no image called like '{example or layout}'.")
 
 

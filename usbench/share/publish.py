@@ -1,6 +1,6 @@
 """A published result: the table, and a zip of the records and per-image scores that it can be made again from.
 
-The zip unpacks into a store that has no weights, no masks and no place of this machine.
+The zip holds a store that has no weights, no masks and no place of this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pandas as pd
 from usbench.errors import UsbenchError
 from usbench.report.tables import BESIDE, BOARD, stages_of
 from usbench.runs.store import SCHEMA, Store
+from usbench.share.columns import FEW, joined, parted
 from usbench.share.origin import PACKS, bare
 from usbench.whole import written
 
@@ -58,8 +59,8 @@ def publish(source: Path, output: Path) -> list[Path]:
     try:
         with written(output / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_LZMA) as archive:
             archive.writestr(_member("store.json"), json.dumps({"schema": SCHEMA, "left_out": LEFT_OUT}))
-            for name, path in sorted(members.items()):
-                archive.writestr(_member(name), _without_places(path) if path.name == kind else path.read_bytes())
+            for name, content in _contents(members, source / kind).items():
+                archive.writestr(_member(name), content)
         there += pictures
         for path in there[1:]:
             shutil.copyfile(path, output / path.name)
@@ -69,6 +70,16 @@ def publish(source: Path, output: Path) -> list[Path]:
     except OSError as error:
         raise UsbenchError(f"-o {output} cannot be written ({error.strerror}): name another folder.") from None
     return [*(output / path.name for path in there[1:]), output / ARCHIVE]
+
+
+def _contents(members: dict[str, Path], said: Path) -> dict[str, bytes]:
+    """What the zip's members hold, by name: the tables of stages as few, all else as it is."""
+    found: dict[str, bytes] = {}
+    tables: dict[str, bytes] = {}
+    for name, path in sorted(members.items()):
+        is_table = name.startswith("stages/") and path.suffix == ".csv"
+        (tables if is_table else found)[name] = _without_places(path) if path == said else path.read_bytes()
+    return found | joined(tables)
 
 
 def _pictures(source: Path) -> list[Path]:
@@ -82,7 +93,7 @@ def _pictures(source: Path) -> list[Path]:
     return [path for path in sorted(source.glob("*.png")) if path.stem in known]
 
 
-def _without_places(path: Path) -> str:
+def _without_places(path: Path) -> bytes:
     """What a run or suite says of itself, with files by their names alone: where they lay concerns nobody else."""
 
     def named(value: Any, field: str) -> Any:
@@ -92,25 +103,60 @@ def _without_places(path: Path) -> str:
             return [named(each, field) for each in value]
         return bare(field, value) if isinstance(value, str) else value
 
-    return json.dumps(named(json.loads(path.read_text("utf-8")), ""), indent=1, sort_keys=True)
+    return json.dumps(named(json.loads(path.read_text("utf-8")), ""), indent=1, sort_keys=True).encode("utf-8")
 
 
 @contextlib.contextmanager
 def unpacked(archive: Path) -> Iterator[Store]:
     """The store in a published zip, in a folder that goes away."""
     with tempfile.TemporaryDirectory(prefix="usbench-") as place:
-        try:
-            with zipfile.ZipFile(archive) as zipped:
-                members = zipped.infolist()
-                for name in (member.filename for member in members):
-                    if not MEMBER.fullmatch(name) or ".." in name:
-                        raise UsbenchError(f"{archive} has the member {name[:80]!r}: it is none of 'usbench publish'.")
-                if sum(member.file_size for member in members) > MOST:
-                    raise UsbenchError(f"{archive} unpacks to more than {MOST >> 30} GiB: it is not trusted.")
-                zipped.extractall(place)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
-            raise UsbenchError(f"{archive} cannot be read ({error}): download it again.") from None
+        unpack(archive, Path(place))
         yield Store(Path(place), str(archive)).check_schema()
+
+
+def unpack(archive: Path, place: Path) -> None:
+    """Write the store in a published zip into a folder."""
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = zipped.infolist()
+            _check(archive, (member.filename for member in members), sum(member.file_size for member in members))
+            zipped.extractall(place)
+        size = 0
+        for path in sorted(place.glob(f"{FEW}*")):
+            for name, content in parted(f"{FEW}{path.name}", path.read_bytes()):
+                _check(archive, [name], size := size + len(content))
+                (place / name).write_bytes(content)
+            path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            (place / FEW).rmdir()
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError) as error:
+        raise UsbenchError(f"{archive} cannot be unpacked ({error}): download it again, or make room.") from None
+
+
+def _check(archive: Path, names: Iterable[str], size: int) -> None:
+    """Refuse what no publication has."""
+    for name in names:
+        if not MEMBER.fullmatch(name) or ".." in name:
+            raise UsbenchError(f"{archive} has the member {name[:80]!r}: it is none of 'usbench publish'.")
+    if size > MOST:
+        raise UsbenchError(f"{archive} unpacks to more than {MOST >> 30} GiB: it is not trusted.")
+
+
+def unpack_into(source: Path, output: Path) -> Store:
+    """The store of a published result, in a new folder, to go on with."""
+    archive = source / ARCHIVE if source.is_dir() else source
+    if not archive.is_file():
+        raise UsbenchError(f"there is no published result at {source}: name the folder of its {ARCHIVE}, or that file.")
+    if output.exists():
+        raise UsbenchError(f"-o {output} is there already: name a new folder.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as place:
+            unpack(archive, Path(place) / "store")
+            (Path(place) / "store").rename(output)
+    except OSError as error:
+        raise UsbenchError(f"-o {output} cannot be written ({error.strerror}): name another folder.") from None
+    return Store(output).check_schema()
 
 
 def opened(folder: Path) -> Store:
