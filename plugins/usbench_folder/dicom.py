@@ -54,6 +54,7 @@ class Dicom(Folder):
         self.source = "DICOM files of one's own"
         self.rows: dict[str, dict[str, str]] | None = None
         self.persons: dict[Hashable, str] = {}
+        self.sought: set[Hashable] = set()  # of them what was the surest that some file told
         self.bare: set[str] = set()  # what files are called without their folders, where one is
 
     def recognises(self, path: Path) -> bool:
@@ -74,7 +75,7 @@ class Dicom(Folder):
 
     def cases(self, release: Release) -> Iterator[Case]:
         """A case a file; its frames come when it is read."""
-        self.rows, self.persons = self._whole_rows(release), {}
+        self.rows, self.persons, self.sought = self._whole_rows(release), {}, set()
         self.classes = tuple(sorted({row["label"] for row in (self.rows or {}).values() if row.get("label")}))
         names: list[str] = []
         for found in release.match(r"(?!(?i:masks)/)(?!(?:.+/)?DICOMDIR$).+"):
@@ -137,9 +138,9 @@ class Dicom(Folder):
                 self.skip(mask, LEFT_OUT)
             return
         pictures, taken = Pictures(film.header, len(film.times)), range(0, len(film.times), self.every)
-        person = film.person or (("file", case.name) if len(film.views) > 1 else None)
+        persons = film.persons or ((("file", case.name),) if len(film.views) > 1 else ())
         facts = {"tag": self.anatomy or film.part, "fps": film.fps, "device": film.device}
-        facts["patient"] = self.persons.setdefault(person, f"p{len(self.persons) + 1}") if person else ""
+        facts["patient"] = self._patient(persons) if persons else ""
 
         def made(job: tuple[int, np.ndarray]) -> Made:
             return self._made(release, case, film, masks, facts, job[0], pictures.shown(job[1]))
@@ -158,6 +159,19 @@ class Dicom(Folder):
         ]  # fmt: skip
         if said:
             self.skip(case.image, "; ".join(said))
+
+    def _patient(self, persons: tuple[Hashable, ...]) -> str:
+        """Who it is, by the surest that is told. A file that tells less is of whom the rest of its study is of.
+
+        Where every file has a number, names and studies say nothing: who takes names away may make all of them one.
+        """
+        seen = [each for each in persons if each == persons[0] or each in self.sought]
+        new = f"p{len(set(self.persons.values())) + 1}"
+        patient = next((self.persons[each] for each in seen if each in self.persons), new)
+        self.sought.add(persons[0])
+        for each in persons:
+            self.persons.setdefault(each, patient)
+        return patient
 
     def _made(
         self, release: Release, case: Case, film: Film, masks: dict[str, list[str]], facts: dict[str, Any],

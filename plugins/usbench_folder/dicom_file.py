@@ -68,7 +68,7 @@ class Film:
     views: list[View]
     times: np.ndarray  # of every picture, in seconds from the first
     fps: float
-    person: Hashable  # None where nobody knows
+    persons: tuple[Hashable, ...]  # what tells who it is, the surest first
     device: str
     part: str  # of the body
 
@@ -127,7 +127,7 @@ def _film(header: Any) -> Film:
     if not 0 < count <= MOST or not 0 < height * width <= LARGEST:
         raise Undecodable(f"its header tells of {count:,} pictures of {width} × {height} pixels")
     return Film(
-        header, _views(header, View(slice(0, height), slice(0, width))), *_times(header, count), _person(header),
+        header, _views(header, View(slice(0, height), slice(0, width))), *_times(header, count), _persons(header),
         " ".join(filter(None, (_text(header, name) for name in ("Manufacturer", "ManufacturerModelName")))),
         _text(header, "BodyPartExamined", 16).lower(),
     )  # fmt: skip
@@ -189,13 +189,13 @@ def _side(width: float, height: float = 0) -> float:
     return width if width and abs(width - height) <= SQUARE * width else float("nan")
 
 
-def _person(header: Any) -> Hashable:
-    """By number, whoever gave it, else by name and birth, else by study, which is of one patient."""
+def _persons(header: Any) -> tuple[Hashable, ...]:
+    """The number, whoever gave it, name and birth, and the study, which is of one patient; as many as are known."""
     known = [
         tuple(_text(header, name) for name in names)
         for names in (("PatientID",), ("PatientName", "PatientBirthDate"), ("StudyInstanceUID",))
     ]
-    return next((each for each in known if each[0]), None)
+    return tuple(each for each in known if each[0])
 
 
 def _numbers(header: Any, name: str) -> list[float]:

@@ -108,9 +108,25 @@ def test_patients_are_told_apart_and_not_named(tmp_path: Path, imported: Callabl
 def test_without_a_number_name_and_birth_or_the_study_say_who_it_is(tmp_path: Path, read: Any) -> None:
     for number, study in enumerate(("1.2", "1.2", "1.3")):
         write(tmp_path / f"a{number}", grey(number), PatientID="", PatientName="", StudyInstanceUID=study)
-        write(tmp_path / f"b{number}", grey(number), PatientID="", PatientBirthDate="19700101", StudyInstanceUID=study)
+        born = {"PatientID": "", "PatientBirthDate": "19700101"}
+        write(tmp_path / f"b{number}", grey(number), StudyInstanceUID=f"2{study}", **born)
     write(tmp_path / "c", grey(1), PatientID="", PatientName="")
     assert [item.patient for item in read("dicom", tmp_path).values()] == ["p1", "p1", "p2", "p3", "p3", "p3", ""]
+
+
+@pytest.mark.parametrize("order", ["abc", "bca", "cab", "cba"])
+def test_a_file_that_tells_less_is_of_whom_the_rest_of_its_study_is_of(order: str, tmp_path: Path, read: Any) -> None:
+    study = {"a": {"PatientID": "4711"}, "b": {"PatientID": "", "PatientName": ""}, "c": {"PatientID": ""}}
+    for number, which in enumerate(order):
+        write(tmp_path / f"{number}", grey(number), StudyInstanceUID="1.2", **study[which])
+    write(tmp_path / "z", grey(9), StudyInstanceUID="1.3", PatientID="0815", PatientName="Roe")
+    assert [item.patient for item in read("dicom", tmp_path).values()] == ["p1", "p1", "p1", "p2"]
+
+
+def test_a_study_that_all_files_share_tells_nothing_of_patients_with_numbers(tmp_path: Path, read: Any) -> None:
+    for number in range(3):
+        write(tmp_path / f"{number}", grey(number), PatientID=f"{number}", StudyInstanceUID="1.2")
+    assert [item.patient for item in read("dicom", tmp_path).values()] == ["p1", "p2", "p3"]
 
 
 def test_a_damaged_header_puts_no_name_on_the_screen(tmp_path: Path, imported: Callable[..., Any]) -> None:
