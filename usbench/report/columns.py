@@ -112,6 +112,7 @@ TRAININGS = {
     "kind": "pretrain or finetune",
     "key": "identity of the training: its folder in the store is kind-key",
     "seed": "of the label subset, the initialisation and the order of images",
+    "trial": "settings in which trainings of one row and seed differ; no such column where none do",
     "images": "images that it learned from",
     "chosen_step": "step whose weights were taken, where inner validation chose it",
     "spread": "standard deviation of the encoder's pooled features of clean training images, each scaled to length 1, "

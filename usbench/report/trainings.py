@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,21 +17,41 @@ FACTS = (
     "steps", "images", "images_seen", "selection", "chosen_step", "spread", "rankme", "load", "peak_mib",
     "device_seconds",
 )  # fmt: skip
+INNER, LOSSES = ("inner", "inner_last"), ("loss_first", "loss_last")
 
 
 def trainings_table(store: Store, stage_ids: Iterable[str]) -> pd.DataFrame:
     """Every pretraining and fine-tune of these stages, in a fixed order: loss at the first and the last point of its
-    curve, inner validation at the chosen and at the last step, and what its encoder's features are like."""
-    rows = [_row(store, name) for name in dict.fromkeys(stage_ids) if not name.startswith("evaluate")]
-    table = pd.DataFrame(
-        rows, columns=["kind", "key", *WHICH, *FACTS, "inner", "inner_last", "loss_first", "loss_last"]
-    )
+    curve, inner validation at the chosen and at the last step, and what its encoder's features are like. Where several
+    are one row and seed, `trial` says how they differ."""
+    records = {name: store.record(name) for name in dict.fromkeys(stage_ids) if not name.startswith("evaluate")}
+    trials = _trials(records)
+    rows = [{**_row(store, name, record), "trial": trials.get(name)} for name, record in records.items()]
+    columns = ["kind", "key", *WHICH, *(["trial"] if trials else []), *FACTS, *INNER, *LOSSES]
+    table = pd.DataFrame(rows, columns=columns)
     order = table.kind.map(KINDS.index)
     return table.assign(order=order).sort_values(["order", *WHICH, "key"]).drop(columns="order").reset_index(drop=True)
 
 
-def _row(store: Store, name: str) -> dict[str, Any]:
-    record = store.record(name)
+def _trials(records: Mapping[str, Any]) -> dict[str, str]:
+    """In what each training's settings are other than those of the rest of its row and seed, such as
+    `finetune.encoder_factor=0.1`."""
+    alike: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for name, record in records.items():
+        kind, identity = name.partition("-")[0], record["identity"]
+        settings = {f"{kind}.{setting}": value for setting, value in identity.get("schedule", {}).items()}
+        which = (kind, *(str(record["row"].get(column)) for column in WHICH))
+        alike[which][name] = settings | {fact: identity.get(fact) for fact in ("size", "pretrained")}
+    found = {}
+    for trials in alike.values():
+        known = dict.fromkeys(setting for settings in trials.values() for setting in settings)
+        differing = [each for each in known if len({str(settings.get(each)) for settings in trials.values()}) > 1]
+        for name, settings in trials.items():
+            found[name] = ", ".join(f"{setting}={settings.get(setting)}" for setting in differing)
+    return {name: said for name, said in found.items() if said}
+
+
+def _row(store: Store, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     facts = record["facts"]
     kind, _, key = name.partition("-")
     inner = next((fact for fact in facts if fact.endswith("_inner")), None)
