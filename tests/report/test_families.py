@@ -65,6 +65,7 @@ def test_from_one_seed_no_test_is_made(store: Store) -> None:
     (family,) = families(cells(Index([store]).results))
     assert family.enough and all(math.isnan(p) for p in family.pairs.values())
     assert family.bars == [] and "from one seed no test is made" in family.note
+    assert family.note.startswith("x with 50, 100 % of the labels, tested on x, y; ")
 
 
 def test_a_row_of_other_seeds_takes_nobodys_mean_rank(store: Store) -> None:

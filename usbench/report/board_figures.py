@@ -73,7 +73,7 @@ def ranks(every: Sequence[Cell], path: Path) -> None:
     if not (drawn := [family for family in families(every) if family.enough]):
         raise UsbenchError(
             f"--ranks {path}: mean ranks need {LEAST_METHODS} comparable methods that share {LEAST_TRAININGS} "
-            "training sets, and there are none: run more methods, label fractions or sets to train on."
+            "trainings (a set with a share of its labels), and there are none: run more methods, shares or sets."
         )
     mean_ranks(drawn, path)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from usbench.errors import listed
 from usbench.evaluate.statistics import Estimate, holm, mean_ranks
 from usbench.report.cells import Cell, usual_seeds
 from usbench.report.differences import paired
@@ -102,18 +103,28 @@ class Family:
         return found
 
     @property
+    def over(self) -> str:
+        """What the ranks are over: what was trained on, with which shares of the labels, and tested on."""
+        shared = self.scores.dropna(axis="columns").columns
+        rows = [cell.row for cell in self.cells[str(self.scores.index[0])] if _condition(cell) in shared]
+        data, fractions, tests = (
+            [*dict.fromkeys(str(row[name]) for row in rows)] for name in ("train_data", "label_fraction", "test_data")
+        )
+        shares = listed(f"{float(fraction):g}" for fraction in fractions)
+        return f"{listed(data)} with {shares} % of the labels, tested on {listed(tests)}"
+
+    @property
     def note(self) -> str:
-        """What the bars say."""
-        over = f"{self.complete.shape[1]} training sets"
+        """What the ranks are over and the bars say."""
         tested = [p for p in self.pairs.values() if not math.isnan(p)]
         if not tested:
-            return f"{over}; from one seed no test is made"
+            return f"{self.over}; from one seed no test is made"
         untold = f", {len(self.pairs) - len(tested)} not tested" if len(tested) < len(self.pairs) else ""
         apart = f"{len(self.apart)} of {len(tested)} pairs told apart{untold}"
         named = [f"{a} above {b}" for a, b in self.apart[:NAMED]]
         named += [f"{len(self.apart) - NAMED} more"] if len(self.apart) > NAMED else []
         which = f": {', '.join(named)}" if named else ""
-        return f"{over}; {apart} (paired differences, Holm-adjusted p < {SURE:g}){which}"
+        return f"{self.over}; {apart} (paired differences, Holm-adjusted p < {SURE:g}){which}"
 
 
 def families(some: Sequence[Cell]) -> list[Family]:
