@@ -63,10 +63,11 @@ def test_a_run_ends_with_a_table_a_csv_and_pictures(typed: Typed, tiny: list[str
 
 def test_the_same_command_again_computes_nothing(typed: Typed, tiny: list[str], store: Path) -> None:
     code, first, _ = typed("run", "--loss", "rcl", *tiny, "--out", str(store))
+    assert re.search(r"^(\d+) of \1 stages computed\. Again", first, re.M)
     before = (folder_of(first) / "leaderboard.csv").read_bytes()
     code, again, _ = typed("run", "--loss", "rcl", *tiny, "--out", str(store))
     assert code == 0
-    assert re.search(r"^0 of \d+ stages computed", again, re.M)
+    assert re.search(r"^0 of \d+ stages computed, the rest was there\.", again, re.M)
     assert (folder_of(again) / "leaderboard.csv").read_bytes() == before
 
 

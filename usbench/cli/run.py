@@ -68,7 +68,7 @@ def run(**options: Any) -> None:
         raise
     result.print()
     if not result.planned:
+        rest = ", the rest was there" if result.computed < len(result.titles) else ""
         click.echo(
-            f"{result.computed} of {len(result.titles)} stages computed, the rest was there. "
-            f"Again: usbench show {result.path}"
+            f"{result.computed} of {len(result.titles)} stages computed{rest}. Again: usbench show {result.path}"
         )
