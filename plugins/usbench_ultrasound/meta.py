@@ -78,9 +78,9 @@ class MetaUSCL(Loss):
     stepped encoder on two augmentations of single frames of held-out videos; its gradient moves the weights' network;
     then encoder and head are trained on the contrast with the new weights, which they see as constants.
 
-    Ours: every `held_out`-th video is held out for the weights alone, and a batch with fewer than two of them leaves
-    the weights as they are. A video of two frames is not mixed; one of one frame, and with `stills` an image without
-    a video, gives two augmentations of it.
+    Ours: every `held_out`-th video is held out for the weights alone; a batch with fewer than two of them leaves the
+    weights as they are, and one with fewer than two others trains on all of it. A video of two frames is not mixed; one
+    of one frame, and with `stills` an image without a video, gives two augmentations of it.
 
     Args:
         temperature: of the contrast.
@@ -119,12 +119,14 @@ class MetaUSCL(Loss):
     def split(self, batch: Batch) -> tuple[Batch, list[Tensor], Tensor]:
         """The items that are trained on, two views of each held-out one, and which these are; none where too few."""
         held = batch.index.cpu() % self.item.every == 0
-        if held.sum() < 2 or (~held).sum() < 2:
+        if (~held).sum() < 2:
             return batch, [], batch.index[:0]
         device = batch.views[0].device
         apart, kept = (which.nonzero()[:, 0].to(device, non_blocking=True) for which in (held, ~held))
         views = [view[kept] for view in batch.views]
         learn = replace(batch, views=views, index=batch.index[~held], frame=batch.frame[kept])
+        if held.sum() < 2:
+            return learn, [], batch.index[:0]
         return learn, [batch.views[0][apart], batch.views[2][apart]], batch.index[held]
 
     def mix(self, batch: Batch) -> list[Tensor]:

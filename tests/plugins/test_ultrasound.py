@@ -270,11 +270,15 @@ def test_the_weights_follow_torchs_adam() -> None:
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
-def test_a_batch_with_one_held_out_video_trains_on_all_of_it_and_leaves_the_weights() -> None:
+@pytest.mark.parametrize(("items", "trained"), [(3, [1, 2]), (2, [0, 1])])
+def test_a_batch_with_one_held_out_video_trains_without_it_where_it_can_and_leaves_the_weights(
+    items: int, trained: list[int]
+) -> None:
     loss, _ = meta()
     before = [p.clone() for p in loss.scorer.parameters()]
-    batch = batch_of(loss, 3)
-    assert loss.split(batch)[0] is batch
+    batch = batch_of(loss, items)
+    learn, held, _ = loss.split(batch)
+    assert learn.index.tolist() == trained and [len(view) for view in learn.views] == [2, 2, 2] and not held
     loss.step(batch, torch.optim.SGD(loss.network.encoder.parameters(), lr=0.1))
     assert all(torch.equal(a, b) for a, b in zip(before, loss.scorer.parameters(), strict=True))
 
