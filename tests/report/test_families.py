@@ -64,8 +64,8 @@ def test_from_one_seed_no_test_is_made(store: Store) -> None:
     fill(store)
     (family,) = families(cells(Index([store]).results))
     assert family.enough and all(math.isnan(p) for p in family.pairs.values())
-    assert family.bars == [] and "from one seed no test is made" in family.note
-    assert family.note.startswith("x with 50, 100 % of the labels, tested on x, y; ")
+    assert family.bars == [] and "from one seed no test is made" in family.verdict
+    assert family.over == "x with 50, 100 % of the labels, tested on x, y"
 
 
 def test_a_row_of_other_seeds_takes_nobodys_mean_rank(store: Store) -> None:
@@ -77,7 +77,7 @@ def test_a_row_of_other_seeds_takes_nobodys_mean_rank(store: Store) -> None:
     (family,) = families(cells(Index([store]).results))
     assert family.enough and family.ranks.to_dict() == {"none": 1, "three": 2, "two": 3, "one": 4}
     family.__dict__["pairs"] = {pair: math.nan if "one" in pair else 0.5 for pair in family.pairs}
-    assert family.bars == [(0, 2)] and "0 of 3 pairs told apart, 3 not tested" in family.note
+    assert family.bars == [(0, 2)] and "0 of 3 pairs told apart, 3 not tested" in family.verdict
 
 
 def test_networks_that_were_pretrained_on_a_test_set_take_nobodys_condition(store: Store) -> None:
@@ -164,8 +164,8 @@ def test_a_bar_joins_what_paired_differences_do_not_tell_apart(store: Store) -> 
     (family,) = families(cells(Index([store]).results))
     assert family.ranks.index[0] == "far" and len(family.ranks) == 4
     assert all((p < 0.05) == ("far" in pair) for pair, p in family.pairs.items()) and len(family.pairs) == 6
-    assert family.bars == [(1, 3)] and "3 of 6 pairs told apart" in family.note
+    assert family.bars == [(1, 3)] and "3 of 6 pairs told apart" in family.verdict
     assert set(family.apart) == {("far", name) for name in family.ranks.index[1:]}
-    assert family.note.endswith(f": far above {family.ranks.index[1]}, far above {family.ranks.index[2]}, 1 more")
+    assert family.verdict.endswith(f": far above {family.ranks.index[1]}, far above {family.ranks.index[2]}, 1 more")
     one, other = (next(c for c in family.cells[name] if c.row["label_fraction"] == 50.0) for name in ("far", "near"))
     assert family.pairs["far", "near"] >= difference(one, other).p / 6  # adjusted, of twice the images

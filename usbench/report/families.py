@@ -36,13 +36,18 @@ class Family:
     cells: dict[str, list[Cell]] = field(default_factory=dict)
 
     @property
+    def shared(self) -> list[str]:
+        """The conditions that every method has a score of."""
+        return [*self.scores.dropna(axis="columns").columns]
+
+    @property
     def complete(self) -> pd.DataFrame:
         """Method × training: the mean over the test sets that every method has a score of.
 
         The scores of one network on several test sets are no independent evidence, and so are one.
         """
-        known = self.scores.dropna(axis="columns")
-        return known.T.groupby([self.trainings[name] for name in known.columns], sort=False).mean().T
+        known = self.scores[self.shared]
+        return known.T.groupby([self.trainings[name] for name in self.shared], sort=False).mean().T
 
     @property
     def enough(self) -> bool:
@@ -59,7 +64,7 @@ class Family:
     def estimates(self) -> dict[tuple[str, str], Estimate]:
         """The paired difference of every two methods, the better ranked less the other, over all test images that
         every method has, patients crossed with seeds."""
-        shared = self.scores.dropna(axis="columns").columns
+        shared = self.shared
         cells = {name: {_condition(cell): cell for cell in self.cells[name]} for name in map(str, self.ranks.index)}
         rows = {name: [held[c] for c in shared] for name, held in cells.items()}
         keys = {name: " ".join(cell.key for cell in some) for name, some in rows.items()}
@@ -105,7 +110,7 @@ class Family:
     @property
     def over(self) -> str:
         """What the ranks are over: what was trained on, with which shares of the labels, and tested on."""
-        shared = self.scores.dropna(axis="columns").columns
+        shared = self.shared
         rows = [cell.row for cell in self.cells[str(self.scores.index[0])] if _condition(cell) in shared]
         data, fractions, tests = (
             [*dict.fromkeys(str(row[name]) for row in rows)] for name in ("train_data", "label_fraction", "test_data")
@@ -114,17 +119,17 @@ class Family:
         return f"{listed(data)} with {shares} % of the labels, tested on {listed(tests)}"
 
     @property
-    def note(self) -> str:
-        """What the ranks are over and the bars say."""
+    def verdict(self) -> str:
+        """What the bars say."""
         tested = [p for p in self.pairs.values() if not math.isnan(p)]
         if not tested:
-            return f"{self.over}; from one seed no test is made"
+            return "from one seed no test is made"
         untold = f", {len(self.pairs) - len(tested)} not tested" if len(tested) < len(self.pairs) else ""
         apart = f"{len(self.apart)} of {len(tested)} pairs told apart{untold}"
         named = [f"{a} above {b}" for a, b in self.apart[:NAMED]]
         named += [f"{len(self.apart) - NAMED} more"] if len(self.apart) > NAMED else []
         which = f": {', '.join(named)}" if named else ""
-        return f"{self.over}; {apart} (paired differences, Holm-adjusted p < {SURE:g}){which}"
+        return f"{apart} (paired differences, Holm-adjusted p < {SURE:g}){which}"
 
 
 def families(some: Sequence[Cell]) -> list[Family]:

@@ -131,8 +131,8 @@ def mean_ranks(families: Sequence[Family], path: Path) -> None:
             axis.annotate(text, (end + step * len(bars), -line - 1), va="center")
         for place, (first, last) in enumerate(bars, 1):
             axis.plot([end + step * place] * 2, [-first - 0.7, -last - 1.3], color="black", linewidth=2.5)
-        said = (plain_text(part) for part in (family.title, *family.note.split("; ", 1)))
-        axis.set_title("\n".join(textwrap.fill(part, 120) for part in said), fontsize=8)
+        said = (family.title, family.over, family.verdict)
+        axis.set_title("\n".join(textwrap.fill(plain_text(part), 120) for part in said), fontsize=8)
         axis.set(xlabel="mean rank (1 is best)", yticks=[], xlim=(0.8, len(ranks) * 1.7 + 0.5))
         axis.set_ylim(bottom=-len(ranks) - 0.9)
         axis.set_xticks(range(1, len(ranks) + 1))

@@ -50,4 +50,4 @@ def _ranks(family: Family, methods: Mapping[str, Method]) -> Panel:
         parts.append(Markup('<path class="bar" d="M{} {}V{}"/>').format(x, heights[first] - 6, heights[last] + 6))
     said = "Mean ranks, 1 is best: " + "; ".join(f"{visible(name)} {rank:.2f}" for name, rank in ranks.items()) + "."
     drawn = chart.picture(f"Mean ranks: {visible(family.title)}", said, width, height, Markup("").join(parts))
-    return Panel(visible(family.title), drawn, f"Over {family.note}.")
+    return Panel(visible(family.title), drawn, f"Over {family.over}; {family.verdict}.")
