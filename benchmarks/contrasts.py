@@ -23,6 +23,7 @@ from usbench.report.families import method_of
 from usbench.report.files import write_csv
 from usbench.report.folds import folded
 from usbench.report.index import Index
+from usbench.report.table import TRANSDUCTIVE
 from usbench.share.publish import unpacked
 
 WHERE = ("train_data", "label_fraction", "test_data", "shift", "protocol")
@@ -32,13 +33,19 @@ def contrasts(board: Path) -> pd.DataFrame:
     """A line a pair, of the scores that lie beside a published leaderboard."""
     with unpacked(board.with_name("scores.zip")) as store:
         every = folded(cells(Index([store]).results))
-        beside = [(a, b) for a, b in itertools.combinations(every, 2) if _stand_beside(a, b)]
+        beside = [_by_name(pair) for pair in itertools.combinations(every, 2) if _stand_beside(*pair)]
         together: dict[tuple[object, ...], list[tuple[Cell, Cell]]] = {}
         for a, b in beside:
-            alike = (a.row[name] for name in WHERE if name != "test_data")
+            alike = (value for name, value in _where(a, b).items() if name != "test_data")
             together.setdefault((*alike, method_of(a), method_of(b)), []).append((a, b))
         several = [pairs for pairs in together.values() if len(pairs) > 1]
         return pd.DataFrame([_line(pairs) for pairs in (*([pair] for pair in beside), *several)])
+
+
+def _by_name(pair: tuple[Cell, Cell]) -> tuple[Cell, Cell]:
+    """The pair in one order on every test set, without which the sets would not come together."""
+    first, second = sorted(pair, key=method_of)
+    return first, second
 
 
 def _stand_beside(first: Cell, second: Cell) -> bool:
@@ -51,10 +58,16 @@ def _stand_beside(first: Cell, second: Cell) -> bool:
     return True
 
 
+def _where(first: Cell, second: Cell) -> dict[str, object]:
+    """Where a pair was trained and tested; a set that one of the two has seen without labels counts as seen."""
+    shifts = first.row["shift"], second.row["shift"]
+    return {name: first.row[name] for name in WHERE} | {"shift": TRANSDUCTIVE if TRANSDUCTIVE in shifts else shifts[0]}
+
+
 def _line(pairs: list[tuple[Cell, Cell]]) -> dict[str, object]:
     first, second = zip(*pairs, strict=True)
     found = pooled(first, second)
-    where = {name: first[0].row[name] for name in WHERE} | {"test_data": "+".join(a.row["test_data"] for a in first)}
+    where = _where(*pairs[0]) | {"test_data": "+".join(a.row["test_data"] for a in first)}
     numbers = {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
     return {**where, "a": method_of(first[0]), "b": method_of(second[0]), **numbers}
 
