@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,6 +99,14 @@ def test_the_command_lists_clusters_for_people_and_for_programs(usbench: Callabl
     said = usbench("data", "leaks", *paths)
     assert said.code == 0 and "labels conflict: one/a (benign), two/c (malignant)" in said.out
     assert json.loads(usbench("data", "leaks", *paths, "--json").out) == [["one/a", "two/c"]]
+
+
+def test_a_pack_that_was_changed_is_not_searched(usbench: Callable[..., Any], tmp_path: Path) -> None:
+    pack_of(path := tmp_path / "one.h5", {"a": scan(1), "b": scan(2)})
+    with h5py.File(path, "r+") as file:
+        file["images"][0] = 0
+    said = usbench("data", "leaks", path)
+    assert said.code == 2 and "was changed after it was written" in said.one_sentence()
 
 
 def test_the_contact_sheet_shows_what_was_found_or_says_that_there_is_nothing(

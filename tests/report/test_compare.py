@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,32 @@ def test_rows_whose_pretrainings_do_not_rank_together_are_refused(store: Store, 
     put(store, "other", 0, 0.1, **{"shift": "out", **too})
     with pytest.raises(UsbenchError, match=said):
         pair(store, "mine", "other")
+
+
+@pytest.mark.parametrize("chosen_first", [True, False])
+def test_what_was_chosen_among_trials_stands_beside_what_somebody_asked_for(
+    usbench: Callable[..., Any], store: Store, tmp_path: Path, chosen_first: bool
+) -> None:
+    """One setting, in the table of a suite that chose it and in that of a run: both tables keep their baselines."""
+    other = Store(tmp_path / "other").open()
+    for seed in (0, 1):
+        for loss, gain in (("none", 0.0), ("mine", 0.1)):
+            put(store, loss, seed, gain)
+            put(other, loss, seed, gain, arena="a/chosen", setting=f"{loss}-a", chosen="finetune.lr=0.1 (of 2)")
+    put(store, "rare", 0, 0.1)
+    stores = [other, store] if chosen_first else [store, other]
+    every = cells(Index(stores).results)
+    assert len(every) == 5 and all(cell.base for cell in every if not cell.row["baseline"])
+    assert [cell.seeds for cell in every if cell.row["loss"] == "mine"] == [(0, 1), (0, 1)]
+    (found,) = compare(find("mine-a", every, stores), find("none-a", every, stores))
+    assert found.first.row["arena"] == found.second.row["arena"] and found.estimate.mean > 0
+    chosen = [cell for cell in every if cell.row.get("chosen") and cell.row["loss"] == "mine"]
+    with pytest.raises(UsbenchError, match=r"only 'rare' \(rare-a\) was not chosen among trials"):
+        compare(chosen, find("rare-a", every, stores))
+    assert usbench("leaderboard", *(s.root for s in stores), "--csv", tmp_path / "board.csv").code == 0
+    board = pd.read_csv(tmp_path / "board.csv").set_index(["loss", "chosen"], drop=False)
+    assert board.key.tolist().count("mine-a") == 2 and board.delta_vs_supervised.notna().sum() == 3
+    assert "rows have the key" not in usbench("verify", tmp_path / "board.csv", "--in", store.root).out
 
 
 def test_rows_are_named_by_keys_and_their_beginnings(usbench: Callable[..., Any], store: Store) -> None:

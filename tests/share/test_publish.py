@@ -13,6 +13,7 @@ import pytest
 
 from usbench import leaderboard, load
 from usbench.hooks import registry
+from usbench.report.summary import summarise
 from usbench.runs.agenda import missing
 from usbench.runs.engines import run_plan
 from usbench.runs.plan import make_plan
@@ -134,6 +135,39 @@ def test_what_is_added_to_an_unpacked_archive_trains_only_what_it_needs_the_weig
     pretrained = {stage.id for stage in plan.stages if stage.kind == "pretrain"}
     assert sum(there.ready(stage) for stage in pretrained) == 1 and all(map(there.has, pretrained))
     assert not missing(plan.stages, there) and not missing(more.stages, there)
+
+
+def test_a_run_beside_published_tests_draws_what_has_masks_and_is_right(
+    published: Path, tiny_settings: dict[str, Any], make_scans: Any, make_pack: Any, quiet: Any, tmp_path: Path,
+    usbench: Usbench,
+) -> None:  # fmt: skip
+    unpack_into(published, store := tmp_path / "store")
+    steps = {"pretrain": {"steps": 2, "batch": 8}, "finetune": {"steps": 2, "batch": 4}}
+    other = make_pack(tmp_path / "other.h5", make_scans(6, seed=2, background=90.0), name="other")
+    more = {**tiny_settings, **steps, "loss": "simclr", "ood": [*tiny_settings["ood"], str(other)]}
+    plan = make_plan(registry(), resolve(more), lambda *_: None)
+    there = Store(store)
+    run_plan(plan, there, registry(), quiet)
+    summary = summarise(plan, there)
+    assert {cell.row["test_data"] for cell, _ in summary.outlined} == {"other"}
+    assert (summary.folder / "overlays.png").is_file()
+    said = usbench("verify", store)
+    assert said.code == 0 and "seconds and memory of a training that was made again" in said.out
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "gone"])
+def test_a_damaged_stage_is_not_published(damage: str, tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
+    store = shutil.copytree(tiny_run.parent, tmp_path / "store")
+    folder = next(store.glob("stages/evaluate-*"))
+    record, scores = folder / "record.json", folder / "scores.csv"
+    if damage == "gone":
+        scores.unlink()
+    else:
+        path = scores if damage == "changed" else record
+        path.write_text("{}" if damage == "empty" else path.read_text()[:100])
+    said = usbench("publish", store / tiny_run.name, "-o", tmp_path / "out")
+    assert said.code == 2 and str(folder) in said.one_sentence() and not (tmp_path / "out").exists()
+    assert usbench("store", "check", store).code == 1
 
 
 def test_a_changed_score_or_table_is_found(published: Path, usbench: Usbench) -> None:

@@ -31,6 +31,8 @@ def leaks(names: tuple[str, ...], as_json: bool, output: Path | None) -> None:
 
     packs = [any_pack(registry(), name) for name in dict.fromkeys(names)]
     with Console(stderr=True).status(f"comparing {sum(pack.count for pack in packs)} images"):
+        for pack in packs:
+            pack.check()
         found = clusters(packs)
     called = names_of(packs)
     listed = [[f"{called[pack.path]}/{pack.table.name[row]}" for pack, row in members] for members in found]

@@ -100,19 +100,22 @@ def board(
     for flag, path in places.items():
         if path is not None:
             check_place(flag, path)  # before the table is made, which may take a while
+            if flag in ("--curves", "--ranks", "--outlines"):
+                from usbench.report.figures import form_of
+
+                form_of(path)
     result = of_stores(folders)
-    result.print(console)
-    whole = result.leaderboard
+    whole, said = result.leaderboard, []
     for path, write in ((csv_path, write_csv), (md_path, write_markdown)):
         if path is not None:
             write(whole, path)
-            console.print(f"{len(whole)} rows in {path}", highlight=False, soft_wrap=True, markup=False)
+            said.append(f"{len(whole)} rows in {path}")
     stores = [result.store, *result.beside]
     if html_path is not None:
         from usbench.report.page import page_text, write_page
 
         write_page(html_path, page_text(result.cells, stores, result.missing, images=not no_images))
-        console.print(f"the page is {html_path}", highlight=False, soft_wrap=True, markup=False)
+        said.append(f"the page is {html_path}")
     drawn = ((curves_path, "scores over labels"), (ranks_path, "mean ranks"), (outlines_path, "outlines"))
     if any(path is not None for path, _ in drawn):
         from usbench.report import board_figures
@@ -121,7 +124,10 @@ def board(
         for (path, what), draw in zip(drawn, draws, strict=True):
             if path is not None:
                 draw(result.cells, path)
-                console.print(f"{what} in {path}", highlight=False, soft_wrap=True, markup=False)
+                said.append(f"{what} in {path}")
+    result.print(console)  # last: whoever reads it may go away in the middle
+    for line in said:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _explain(console: Any) -> None:

@@ -164,25 +164,28 @@ def usual_seeds(some: Sequence[Cell]) -> tuple[int, ...]:
 def cells(found: Sequence[Result], memo: Memo | None = None, together: Iterable[frozenset[str]] = ()) -> list[Cell]:
     """Results of one setting together, each seed once, in the order of a table; each knows its baseline.
 
+    A setting that was chosen among trials, and that somebody asked for too, is two rows: each has its own baseline.
     Suites may have chosen other settings for a baseline: a row's is one that was tested `together` with it.
     """
-    by_setting: dict[str, dict[int, Result]] = {}
-    rivals: dict[str, set[int]] = {}
+    by_row: dict[tuple[str, str], dict[int, Result]] = {}
+    trained: dict[tuple[str, int], Result] = {}
+    rivals: dict[tuple[str, str], set[int]] = {}
     for result in found:
-        seeds = by_setting.setdefault(result.row["setting"], {})
-        seed = int(result.row["seed"])
-        other = seeds.setdefault(seed, result)
+        which, seed = (result.row["setting"], result.row["arena"]), int(result.row["seed"])
+        other = trained.setdefault((which[0], seed), result)
         if other.finetuned != result.finetuned:
             raise UsbenchError(
                 f"{other.folder} and {result.folder} are one row and seed of two trainings: keep one of them."
             )
+        seeds = by_row.setdefault(which, {})
+        other = seeds.setdefault(seed, result)
         seeds[seed] = max(other, result, key=lambda r: r.revision)
         if other.folder != result.folder and other.revision == result.revision and other.digest != result.digest:
-            rivals.setdefault(result.row["setting"], set()).add(seed)
+            rivals.setdefault(which, set()).add(seed)
     memo = Memo() if memo is None else memo
-    made = sorted((Cell(list(seeds.values()), memo) for seeds in by_setting.values()), key=order)
+    made = sorted((Cell(list(seeds.values()), memo) for seeds in by_row.values()), key=order)
     for cell in made:
-        cell.rivals = len(rivals.get(cell.row["setting"], ()))
+        cell.rivals = len(rivals.get((cell.row["setting"], cell.row["arena"]), ()))
     bases: dict[str, list[Cell]] = {}
     for cell in made:
         if cell.row["baseline"] == "plain":
@@ -203,4 +206,13 @@ def order(cell: Cell) -> tuple[Any, ...]:
     rank = {"": 0, "plain": 1, "long": 2}.get(row["baseline"], 3)
     asked = [str(row.get(name, "")) for name in ("train_data", "shift", "test_data")]
     method = [str(row.get(name, "")) for name in ("backbone", "init")]
-    return (*asked, row["label_fraction"], *method, rank, row["loss"], str(row.get("aug", "")), row["setting"])
+    return (
+        *asked,
+        row["label_fraction"],
+        *method,
+        rank,
+        row["loss"],
+        str(row.get("aug", "")),
+        row["setting"],
+        row["arena"],
+    )

@@ -48,8 +48,8 @@ def find(text: str, every: Sequence[Cell], stores: Sequence[Store]) -> list[Cell
         cells = [c for c, found in own if found == {True}] or [c for c, found in own if True in found]
         return [c for c in cells if not c.row["baseline"]] or [c for c in cells if c.row["baseline"] == "plain"]
     cells = [cell for cell in every if text and cell.row["setting"].startswith(text)]
-    if len(cells) > 1:
-        keys = listed(cell.row["setting"] for cell in cells)
+    if len(several := dict.fromkeys(cell.row["setting"] for cell in cells)) > 1:
+        keys = listed(several)
         raise UsbenchError(f"'{text}' begins the keys of several rows ({keys}): give more of it.")
     if not cells:
         where = f"in {', '.join(store.name for store in stores)}"
@@ -63,6 +63,7 @@ def compare(first: Sequence[Cell], second: Sequence[Cell]) -> list[Comparison]:
     """Each pair that stands in one arena, or would but for its starting weights; else the nearest pair says why."""
     possible = [(a, b) for a in first for b in second if a is not b]
     pairs = [(a, b) for a, b in possible if _standing(a) == _standing(b)]
+    pairs = list({(a.row["setting"], b.row["setting"]): (a, b) for a, b in pairs}.values())  # chosen or asked for
     pairs = pairs or [(a, b) for a, b in possible if _starts_differ(a, b)]
     if not pairs:
         a, b = max(((a, b) for a in first for b in second), key=lambda pair: _likeness(*pair))
@@ -97,6 +98,8 @@ def _apart(first: Cell, second: Cell) -> Iterator[tuple[str, str]]:
     for name in FIELDS:
         if (mine := first.row.get(name)) != (theirs := second.row.get(name)):
             yield name, f"{name} is {mine} and {theirs}"
+    if len(asked := [cell for cell in (first, second) if not cell.row.get("chosen")]) == 1:
+        yield "chosen", f"only {_called(asked[0])} was not chosen among trials"
     if first.primary != second.primary:
         yield "primary", f"the primary metric is {first.primary} and {second.primary}"
     tuned = [_identity(cell, "finetune", cell.results[0].finetuned) for cell in (first, second)]

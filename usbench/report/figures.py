@@ -36,22 +36,31 @@ def pyplot() -> Any:
     return plt
 
 
+def form_of(path: Path) -> str:
+    """The kind of picture that a file's ending asks for."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    form = path.suffix.removeprefix(".").lower() or "png"
+    if form not in (known := FigureCanvasAgg.get_supported_filetypes()):
+        raise UsbenchError(f"a picture cannot be written as '{form}': use {', '.join(sorted(known))}.")
+    return form
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Write a picture whole or not at all, and let go of it."""
-    form = path.suffix.removeprefix(".").lower() or "png"
     try:
-        if form not in (known := figure.canvas.get_supported_filetypes()):
-            raise UsbenchError(f"a picture cannot be written as '{form}': use {', '.join(sorted(known))}.")
+        form = form_of(path)
         with written(path) as temporary:
             figure.savefig(temporary, format=form)
     finally:
         pyplot().close(figure)
 
 
-def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], path: Path) -> None:
-    """Best, median and worst lesion image of each test set that has any, at one fraction and the first seed."""
+def overlays(rows: Sequence[tuple[Cell, Cell]], packs: dict[str, Pack], path: Path) -> None:
+    """Best, median and worst lesion image of each test set that has any, at one fraction and the first seed: a row
+    beside its baseline."""
     plt = pyplot()
-    pairs = [(cell, other) for cell, other in zip(row, base, strict=True) if cell.results[0].scores().lesion.any()]
+    pairs = [(cell, other) for cell, other in rows if cell.results[0].scores().lesion.any()]
     if not pairs:
         return
     figure, axes = plt.subplots(len(pairs), 3, figsize=(7.2, 2.65 * len(pairs)), squeeze=False)
@@ -80,9 +89,9 @@ def overlays(row: Sequence[Cell], base: Sequence[Cell], packs: dict[str, Pack], 
             if column == 0:
                 axis.set_ylabel(f"{cell.row['test_data']} ({cell.row['shift']})")
     handles = [plt.Line2D([], [], color=c) for c in (TRUTH, BASE, ROW)]
-    names = ["truth", base[0].row["loss"], row[0].row["loss"]]
+    names = ["truth", pairs[0][1].row["loss"], pairs[0][0].row["loss"]]
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False)
-    figure.suptitle(f"{row[0].row['label_fraction']:g} % of the labels", fontsize=10)
+    figure.suptitle(f"{pairs[0][0].row['label_fraction']:g} % of the labels", fontsize=10)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     save_figure(figure, path)
 

@@ -78,9 +78,13 @@ def legend(methods: Iterable[Method]) -> list[Method]:
     return [method for method in methods if method.style != "more"]
 
 
+def _row(cell: Cell) -> tuple[str, str]:
+    return cell.row["setting"], cell.row["arena"]
+
+
 def holder_of(cell: Cell, methods: Mapping[str, Method]) -> Method | None:
     """The method that holds the same cell, where other lines beside it gave it another name."""
     return next(
-        (method for method in methods.values() if any(c.row["setting"] == cell.row["setting"] for c in method.cells)),
+        (method for method in methods.values() if any(_row(c) == _row(cell) for c in method.cells)),
         None,
     )

@@ -44,11 +44,24 @@ class Summary:
     @property
     def pictures(self) -> list[str]:
         """What is drawn of it: masks where there are some, mean ranks where there is enough to rank."""
-        masks = any((c.results[0].folder / MASKS).is_file() and _has_lesions(c) for c in self.cells)
-        names = ["overlays.png"] if masks else []
+        names = ["overlays.png"] if self.outlined else []
         names += ["curves.png", f"{score_name(self.cells)}.png"]
         names += [ROBUSTNESS] if any(cell.corrupted for cell in self.cells) else []
         return names + (["ranks.png"] if any(family.enough for family in families(self.cells)) else [])
+
+    @property
+    def outlined(self) -> list[tuple[Cell, Cell]]:
+        """The rows with the fewest labels, each beside its baseline, where both have masks and there are lesions."""
+        every = [cell for cell in self.cells if not cell.corrupted]
+        rows = [c for c in every if not c.row["baseline"]] or [c for c in every if c.row["baseline"] == "plain"]
+        least = min((c.row["label_fraction"] for c in rows), default=0)
+        shown = sorted((c for c in rows if c.row["label_fraction"] == least), key=lambda c: c.row["shift"] != "in")
+        pairs = [(cell, cell.base or cell) for cell in shown]
+        return [pair for pair in pairs if all(map(_has_masks, pair)) and _has_lesions(pair[0])]
+
+
+def _has_masks(cell: Cell) -> bool:
+    return (cell.results[0].folder / MASKS).is_file()
 
 
 def _has_lesions(cell: Cell) -> bool:
@@ -146,10 +159,5 @@ def draw(summary: Summary, store: Store) -> None:
 def _draw_overlays(summary: Summary) -> None:
     from usbench.report import figures
 
-    every = [cell for cell in summary.cells if not cell.corrupted]
-    rows = [c for c in every if not c.row["baseline"]] or [c for c in every if c.row["baseline"] == "plain"]
-    least = min(c.row["label_fraction"] for c in rows)
-    shown = sorted((c for c in rows if c.row["label_fraction"] == least), key=lambda c: c.row["shift"] != "in")
     packs = {name: Pack(Path(path)) for name, path in summary.run["packs"].items()}
-    bases = [cell.base or cell for cell in shown]
-    figures.overlays(shown, bases, packs, summary.folder / "overlays.png")
+    figures.overlays(summary.outlined, packs, summary.folder / "overlays.png")

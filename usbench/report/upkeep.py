@@ -16,6 +16,7 @@ from usbench.report.blueprints import chain
 from usbench.runs.lease import Taken
 from usbench.runs.records import RECORD, STATE, digests_of, is_stage, seal_of
 from usbench.runs.store import Store
+from usbench.spec import key_of
 
 LEFT = (".lease", ".trash", ".tmp")  # ends the names of what a process leaves behind that is killed at the moment
 
@@ -115,7 +116,7 @@ class Upkeep:
             kind = folder.name.partition("-")[0]
             count, size = state.kinds.get(kind, (0, 0))
             state.kinds[kind] = count + 1, size + size_of(folder)
-            state.wrong += [f"{folder / problem}" for problem in self._broken(folder)]
+            state.wrong += [f"{folder / problem}" for problem in self.broken(folder)]
             if not state.needs.unknown and folder.name not in state.needs.stages:
                 state.orphans.append(folder.name)
         for part in self._parts():
@@ -129,14 +130,16 @@ class Upkeep:
                 state.failed.append(f"{path.stem}: {why}")
         yield state
 
-    def _broken(self, folder: Path) -> list[str]:
-        """What of a finished stage is not as it was made."""
+    def broken(self, folder: Path, left_out: tuple[str, ...] = ()) -> list[str]:
+        """What of a finished stage is not as it was made; files with some endings are not looked at."""
         try:
             record = self.store.record(folder.name)
-            expected = dict(record.get("files") or {})
-        except (UsbenchError, TypeError, ValueError, AttributeError):
+            expected = {n: of for n, of in dict(record.get("files") or {}).items() if not n.endswith(left_out)}
+            if folder.name != f"{record['kind']}-{key_of(record['identity'])}":
+                return [f"{RECORD}: its key is not that of what it says it is; delete the folder and run again"]
+        except (UsbenchError, KeyError, TypeError, ValueError, AttributeError):
             return [f"{RECORD}: it is missing or damaged; delete the folder and run again"]
-        found = digests_of(folder)
+        found = digests_of(folder, left_out)
         wrong = [f"{n}: it is missing" for n in expected if n not in found and not self.store.leaves_out(n)]
         wrong += [f"{n}: it is not what was recorded" for n in expected if found.get(n, "") not in ("", expected[n])]
         if "seal" in record and record["seal"] != seal_of(record):

@@ -11,14 +11,15 @@ from usbench.report.results import BY_TEST
 
 
 def rows_of(text: str) -> dict[str, dict[str, str]]:
-    """The rows of a leaderboard's CSV by key."""
+    """The rows of a leaderboard's CSV by key; what was chosen among trials may stand beside what somebody asked for."""
     rows: dict[str, dict[str, str]] = {}
     for row in csv.DictReader(io.StringIO(text)):
         if not row["key"]:
             raise ValueError("a row has no key")
-        if row["key"] in rows:
-            raise ValueError(f"two rows have the key {row['key']}")
-        rows[row["key"]] = {k: v or "" for k, v in row.items() if k}
+        name = f"{row['key']}, {chosen}" if (chosen := row.get("chosen")) else row["key"]
+        if name in rows:
+            raise ValueError(f"two rows have the key {name}")
+        rows[name] = {k: v or "" for k, v in row.items() if k}
     return rows
 
 
@@ -33,7 +34,7 @@ def keys_of(path: Path) -> set[str]:
         rows = rows_of(path.read_text("utf-8"))
         if not all("score_mean" in row for row in rows.values()):
             raise KeyError("score_mean")
-        return {key.removesuffix(BY_TEST) for key in rows}
+        return {row["key"].removesuffix(BY_TEST) for row in rows.values()}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
         raise UsbenchError(f"{path} cannot be read as a leaderboard ({what}): give its CSV.") from None

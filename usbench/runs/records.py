@@ -41,12 +41,13 @@ def tidy(part: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def digests_of(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file that a stage made, by its path in the folder."""
+def digests_of(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, str]:
+    """The SHA-256 of every file that a stage made, by its path in the folder; not of those with some endings."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and name.as_posix() not in (RECORD, STATE) and not is_lease(name):
+        skipped = name.as_posix() in (RECORD, STATE) or is_lease(name) or name.name.endswith(left_out)
+        if path.is_file() and not skipped:
             found[name.as_posix()] = digest_of(path)
     return found
 

@@ -23,6 +23,7 @@ import pandas as pd
 
 from usbench.errors import UsbenchError
 from usbench.report.tables import BESIDE, BOARD, stages_of
+from usbench.report.upkeep import Upkeep
 from usbench.runs.store import SCHEMA, Store
 from usbench.share.columns import FEW, joined, parted
 from usbench.share.origin import PACKS, bare
@@ -47,12 +48,15 @@ def publish(source: Path, output: Path) -> list[Path]:
     if output.resolve() == source.resolve():
         raise UsbenchError(f"-o {output} is the folder that is published: name another.")
     store = Store(source.resolve().parent).check_schema()
+    upkeep = Upkeep(store)
     there = [source / name for name in (kind, *TABLES) if (source / name).is_file()]
     pictures = _pictures(source)
     members = {f"{kind.partition('.')[0]}/{path.name}": path for path in there}
     for stage_id in stages_of(source / kind):
         if not store.has(stage_id):
             raise UsbenchError(f"{store.root} has no finished stage {stage_id}: run the same command again.")
+        if wrong := upkeep.broken(store.folder(stage_id), LEFT_OUT):
+            raise UsbenchError(f"{store.folder(stage_id) / wrong[0]}: nothing is published.")
         made = [path for path in store.folder(stage_id).iterdir() if path.is_file() and path.suffix not in LEFT_OUT]
         members |= {f"stages/{stage_id}/{path.name}": path for path in made}
     output.mkdir(parents=True, exist_ok=True)
