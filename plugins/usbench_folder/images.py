@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterator
@@ -56,6 +58,9 @@ class Folder(Importer):
         found = [rows.get(image["stem"], rows.get(PurePosixPath(image["stem"]).name)) for image in images]
         if not any(row is not None for row in found):
             raise UsbenchError(f"no image of {release.path} has a row in the table: name '{images[0][0]}' there, say.")
+        told = {stem for image in images for stem in (image["stem"], PurePosixPath(image["stem"]).name)}
+        for name in rows.keys() - told:
+            self.skip(f"the table's row '{name}'", "no image is called so")
         for image, row in zip(images, found, strict=True):
             stem = image["stem"]
             if row is None:
@@ -88,7 +93,14 @@ class Folder(Importer):
         table = table[table.index != ""]
         if len(twice := table.index[table.index.duplicated()]):
             raise UsbenchError(f"{called} has two rows of the image '{twice[0]}': keep one.")
-        return table[[column for column in READ if column in table.columns]].to_dict("index")
+        read = [column for column in READ if column in table.columns]
+        for column in table.columns.difference([*read, key, *NAMES]):
+            near = "".join(f": did you mean '{known}'?" for known in difflib.get_close_matches(column, READ, n=1))
+            self.skip(f"the table's column '{column}'", f"nobody reads it{near}")
+        for column in set(read) & {*COUNTS, *NUMBERS}:
+            if odd := [text for text in table[column] if text and math.isnan(number(text))]:
+                self.skip(f"{len(odd)} in the table's column '{column}'", f"'{odd[0]}' is no number")
+        return table[read].to_dict("index")
 
 
 def masks_of(release: Release, stems: Container[str]) -> dict[str, list[str]]:

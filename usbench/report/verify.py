@@ -174,18 +174,17 @@ class Verifier:
         except (OSError, ValueError, KeyError, csv.Error) as error:
             self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
             return
-        made = rows_of(csv_text(board))
-        self.report.rows += len(written)
-        columns = {name for row in made.values() for name in row}
-        if written and (lacking := sorted(columns - {name for row in written.values() for name in row})):
+        made, rows = rows_of(csv_text(board)), [row for alike in written.values() for row in alike]
+        self.report.rows += len(rows)
+        columns = {name for alike in made.values() for row in alike for name in row}
+        if rows and (lacking := sorted(columns - {name for row in rows for name in row})):
             self.report.wrong.append((f"{path}: it lacks the column {lacking[0]} and {len(lacking) - 1} more", []))
-        for key, row in written.items():
-            if key not in made:
+        for row in rows:
+            if not (alike := made.get(key := row["key"])):
                 self.report.wrong.append((f"{path}: nothing in {self.store.name} makes row {key}", [key]))
                 continue
-            apart = [
-                (name, row[name], made[key][name]) for name in row if name in made[key] and row[name] != made[key][name]
-            ]
+            again = next((one for one in alike if one["chosen"] == row.get("chosen")), alike[0])
+            apart = [(name, row[name], again[name]) for name in row if name in again and row[name] != again[name]]
             if apart:
                 name, mine, remade = apart[0]
                 more = f", and {len(apart) - 1} more columns" if len(apart) > 1 else ""

@@ -10,31 +10,31 @@ from usbench.errors import UsbenchError
 from usbench.report.results import BY_TEST
 
 
-def rows_of(text: str) -> dict[str, dict[str, str]]:
+def rows_of(text: str) -> dict[str, list[dict[str, str]]]:
     """The rows of a leaderboard's CSV by key; what was chosen among trials may stand beside what somebody asked for."""
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, list[dict[str, str]]] = {}
     for row in csv.DictReader(io.StringIO(text)):
         if not row["key"]:
             raise ValueError("a row has no key")
-        name = f"{row['key']}, {chosen}" if (chosen := row.get("chosen")) else row["key"]
-        if name in rows:
-            raise ValueError(f"two rows have the key {name}")
-        rows[name] = {k: v or "" for k, v in row.items() if k}
+        alike = rows.setdefault(row["key"], [])
+        if any(other.get("chosen", "") == (row.get("chosen") or "") for other in alike):
+            raise ValueError(f"two rows have the key {row['key']}")
+        alike.append({k: v or "" for k, v in row.items() if k})
     return rows
 
 
 def suites_of(path: Path) -> set[str]:
     """The suites that the rows of a leaderboard are of; the empty name for rows of none."""
-    return {row.get("suite", "") for row in rows_of(path.read_text("utf-8")).values()}
+    return {row.get("suite", "") for rows in rows_of(path.read_text("utf-8")).values() for row in rows}
 
 
 def keys_of(path: Path) -> set[str]:
     """The keys of the rows of a leaderboard; what its test set chose goes by the row that it is of."""
     try:
         rows = rows_of(path.read_text("utf-8"))
-        if not all("score_mean" in row for row in rows.values()):
+        if not all("score_mean" in row for alike in rows.values() for row in alike):
             raise KeyError("score_mean")
-        return {row["key"].removesuffix(BY_TEST) for row in rows.values()}
+        return {key.removesuffix(BY_TEST) for key in rows}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
         raise UsbenchError(f"{path} cannot be read as a leaderboard ({what}): give its CSV.") from None
