@@ -188,3 +188,12 @@ def test_the_doctor_finds_this_installation_well(typed: Typed) -> None:
     code, out, _ = typed("doctor")
     assert code == 0, out
     assert "torch" in out and "all is well" in out
+
+
+def test_the_doctor_names_a_pack_that_cannot_be_read(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USBENCH_DATA", str(tmp_path))
+    (tmp_path / "zzz.h5").touch()
+    code, out, _ = typed("doctor")
+    assert code == 1 and "zzz.h5" in out.partition("wrong: ")[2] and "all is well" not in out

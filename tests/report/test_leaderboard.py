@@ -365,7 +365,9 @@ def test_other_versions_and_half_written_records_are_footnotes(store: Store) -> 
         index = Index([store])
         notes = footnotes(cells(index.results), index.broken)
         assert any("torch 2.11 and 2.15" in note for note in notes)
-        assert any(f"Not in the table: {broken.name}, which is half-written" in note for note in notes)
+        what = "half-written (it has no record.json)" if cut is None else "damaged ("
+        assert any(f"Not in the table: {broken.name}, which is {what}" in note for note in notes)
+        assert all(note.count("(") == note.count(")") for note in notes)
 
 
 def test_rows_of_different_processors_are_a_footnote(store: Store) -> None:

@@ -146,7 +146,7 @@ def test_a_table_that_lacks_columns_is_found(usbench: Usbench, runs: Path) -> No
 def test_a_half_written_record_is_named_and_left_out_of_the_leaderboard(usbench: Usbench, runs: Path) -> None:
     folder, _ = evaluation(runs)
     (folder / "record.json").write_text('{"row": {')
-    assert f"{folder.name}/record.json: half-written" in refused(usbench, runs)
+    assert f"{folder.name}/record.json: missing or damaged" in refused(usbench, runs)
     said = usbench("leaderboard", runs)
     assert said.code == 0 and f"Not in the table: {folder.name}" in " ".join(said.out.split())
     (folder / "record.json").unlink()

@@ -170,6 +170,12 @@ def test_a_damaged_stage_is_not_published(damage: str, tiny_run: Path, tmp_path:
     assert usbench("store", "check", store).code == 1
 
 
+def test_what_was_published_without_weights_is_not_exported(published: Path, tmp_path: Path, usbench: Usbench) -> None:
+    unpack_into(published, store := tmp_path / "store")
+    said = usbench("export", store / "run", "--labels", "100", "--seed", "0", "-o", tmp_path / "exported")
+    assert said.code == 2 and "was published without its weights: run it again" in said.one_sentence()
+
+
 def test_a_changed_score_or_table_is_found(published: Path, usbench: Usbench) -> None:
     table = published / "leaderboard.csv"
     whole = table.read_text()

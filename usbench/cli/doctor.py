@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from usbench.errors import RunFailed
+from usbench.errors import RunFailed, UsbenchError
 
 
 @click.command()
 def doctor() -> None:
     """Check this machine and this installation; exit code 1 where something must be mended."""
+    from usbench.data.pack import Pack
     from usbench.data.place import data_home
     from usbench.hooks import registry
     from usbench.machine import cpu_flags, resolve_precision, resolve_threads
@@ -48,7 +49,13 @@ def doctor() -> None:
     home = data_home()
     present = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(present).free / 2**30
-    click.echo(f"{'data home':<28} {home}, {free:.1f} GiB free, {len(list(home.glob('*.h5')))} packs")
+    packs = sorted(home.glob("*.h5"))
+    click.echo(f"{'data home':<28} {home}, {free:.1f} GiB free, {len(packs)} packs")
+    for path in packs:
+        try:
+            Pack(path)
+        except UsbenchError as error:
+            wrong.append(str(error).rstrip("."))
     if not os.access(present, os.W_OK):
         wrong.append(f"the data home {home} cannot be written: set USBENCH_DATA to another folder")
     if free < 1:

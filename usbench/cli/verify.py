@@ -83,7 +83,8 @@ def _verify(store: Store, place: Path, rerun: str | None, *, beside: bool) -> No
         raise UsbenchError(f"{place} holds nothing to verify: name a store with finished runs, or a leaderboard's CSV.")
     looked = f"{report.stages} stages and {report.rows} rows looked at"
     if report.wrong:
-        raise RunFailed(f"{place} does not hold: {len(report.wrong)} things are wrong, {looked}.")
+        things = "1 thing is" if len(report.wrong) == 1 else f"{len(report.wrong)} things are"
+        raise RunFailed(f"{place} does not hold: {things} wrong, {looked}.")
     click.echo(f"{looked}: all that could be made again is as it was")
 
 

@@ -82,9 +82,9 @@ class Rerun:
         for text in filter(None, (part.strip() for part in wanted.split(","))):
             fitting = [row for row in rows if row.key.startswith(text)]
             if len(fitting) != 1:
-                many = "no row" if not fitting else f"{len(fitting)} rows"
+                many = f"{len(fitting)} rows" if fitting else "no row"
                 raise UsbenchError(
-                    f"--rerun {text}: {many} of {self.store.name} begin so; give a number of rows, 'all', or keys: "
+                    f"--rerun {text}: {many} of {self.store.name} beginning so; give a number of rows, 'all', or keys: "
                     f"{listed(row.key for row in fitting or rows)}."
                 )
             chosen += fitting

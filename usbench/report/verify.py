@@ -62,7 +62,9 @@ class Verifier:
                 self.records[folder.name] = dict(store.record(folder.name))
             except (UsbenchError, TypeError, ValueError) as error:
                 there = (folder / "record.json").is_file()
-                self.unreadable[folder.name] = str(error).partition(":")[0] if there else "it has no record.json"
+                self.unreadable[folder.name] = (
+                    str(error).rpartition(": ")[0] or str(error) if there else "it has no record.json"
+                )
         self.remaker = Remaker(store)
 
     def fed_by(self, stage_id: str) -> list[str]:
@@ -89,7 +91,7 @@ class Verifier:
     def _stage(self, name: str) -> list[str]:
         """What is wrong with a stage, each beginning with the file."""
         if name in self.unreadable:
-            return [f"record.json: half-written ({self.unreadable[name]}); delete the folder and run again"]
+            return [f"record.json: missing or damaged ({self.unreadable[name]}); delete the folder and run again"]
         if name not in self.records:
             return ["record.json: the stage is missing; run again"]
         record, folder = self.records[name], self.store.stages / name
@@ -102,7 +104,7 @@ class Verifier:
         if name.startswith("evaluate-"):
             missing = whole(self.store, folder)
             if isinstance(missing, str):
-                wrong.append(f"record.json: {missing.partition(', ')[2]}")
+                wrong.append(f"record.json: {missing.partition(', which is ')[2]}")
             else:
                 wrong += self._scores(missing, record)
         return wrong

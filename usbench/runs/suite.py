@@ -139,7 +139,7 @@ def plan_suite(registry: Registry, suite: Suite, progress: Progress, *, skip_mis
             f"({', '.join(sorted(made.missing))}): import them, or leave those runs out with --skip-missing."
         )
     if not made.runs:
-        raise UsbenchError(f"no run of {suite.path} can be done: {', '.join(sorted(made.missing))} are not imported.")
+        raise UsbenchError(f"no run of {suite.path} can be done: {' '.join(made.missing.values())}")
     return made
 
 

@@ -56,6 +56,10 @@ def export(
     trained = choose(
         text_of(run, "export:"), [Path(store) for store in texts_of(stores, "stores=")], seed=seed, labels=labels
     )
+    if not trained.store.ready(stage := f"finetune-{trained.key}"):
+        raise UsbenchError(
+            f"{trained.store.folder(stage)} was published without its weights: run it again, then export."
+        )
     try:
         used = sources(trained)
         config = config_of(trained, used)
