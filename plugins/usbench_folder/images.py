@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterator
@@ -59,8 +58,8 @@ class Folder(Importer):
         if not any(row is not None for row in found):
             raise UsbenchError(f"no image of {release.path} has a row in the table: name '{images[0][0]}' there, say.")
         told = {stem for image in images for stem in (image["stem"], PurePosixPath(image["stem"]).name)}
-        for name in rows.keys() - told:
-            self.skip(f"the table's row '{name}'", "no image is called so")
+        if strange := sum(name not in told for name in rows):
+            self.skip(f"{strange} of the table's rows", "no image is called so")
         for image, row in zip(images, found, strict=True):
             stem = image["stem"]
             if row is None:
@@ -97,9 +96,10 @@ class Folder(Importer):
         for column in table.columns.difference([*read, key, *NAMES]):
             near = "".join(f": did you mean '{known}'?" for known in difflib.get_close_matches(column, READ, n=1))
             self.skip(f"the table's column '{column}'", f"nobody reads it{near}")
-        for column in set(read) & {*COUNTS, *NUMBERS}:
-            if odd := [text for text in table[column] if text and math.isnan(number(text))]:
-                self.skip(f"{len(odd)} in the table's column '{column}'", f"'{odd[0]}' is no number")
+        for column in (column for column in read if column in (*COUNTS, *NUMBERS)):
+            parse = whole if column in COUNTS else number
+            if odd := sum(bool(text) and parse(text) != number(text) for text in table[column]):
+                self.skip(f"{odd} in the table's column '{column}'", f"no {'whole ' * (column in COUNTS)}number")
         return table[read].to_dict("index")
 
 

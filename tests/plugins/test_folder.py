@@ -114,13 +114,13 @@ def test_a_table_without_a_row_of_any_image_is_a_table(own: Path, imported: Call
 
 
 def test_what_of_a_table_nobody_reads_is_said(own: Path, read: Any, imported: Callable[..., Any]) -> None:
-    (own / "table.csv").write_text("name,patint,pixel_mm,frame\na,p1,thin,1\nzzz,p2,0.1,x\nb_2,p3,0.1,2\n")
+    (own / "table.csv").write_text("name,patint,pixel_mm,frame\na,p1,thin,1\nzzz,p2,0.1,x\nb_2,p3,0.1,2.5\n")
     read("folder", own)
     left = read.last.skipped
     assert left["the table's column 'patint'"] == "nobody reads it: did you mean 'patient'?"
-    assert left["1 in the table's column 'pixel_mm'"] == "'thin' is no number"
-    assert left["1 in the table's column 'frame'"] == "'x' is no number"
-    assert left["the table's row 'zzz'"] == "no image is called so"
+    assert left["1 in the table's column 'pixel_mm'"] == "no number"
+    assert left["2 in the table's column 'frame'"] == "no whole number"
+    assert left["1 of the table's rows"] == "no image is called so"
     assert imported("folder", own).count == 2
 
 

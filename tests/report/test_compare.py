@@ -18,6 +18,8 @@ from usbench.evaluate.statistics import crossed_interval
 from usbench.report.cells import cells
 from usbench.report.compare import compare, find, notes
 from usbench.report.index import Index
+from usbench.report.leaderboard import board_of
+from usbench.report.verify import Verifier
 from usbench.runs.records import write_json
 from usbench.runs.store import Store
 
@@ -153,7 +155,13 @@ def test_what_was_chosen_among_trials_stands_beside_what_somebody_asked_for(
     assert usbench("leaderboard", *(s.root for s in stores), "--csv", tmp_path / "board.csv").code == 0
     board = pd.read_csv(tmp_path / "board.csv").set_index(["loss", "chosen"], drop=False)
     assert board.key.tolist().count("mine-a") == 2 and board.delta_vs_supervised.notna().sum() == 3
-    assert "rows have the key" not in usbench("verify", tmp_path / "board.csv", "--in", store.root).out
+    verifier = Verifier(store)
+    verifier.table(tmp_path / "board.csv", board_of(every))
+    assert not verifier.report.wrong
+    whole = pd.read_csv(tmp_path / "board.csv", dtype=str)
+    whole[(whole.loss != "mine") | whole.chosen.isna()].to_csv(tmp_path / "cut.csv", index=False)
+    verifier.table(tmp_path / "cut.csv", board_of(every))
+    assert [what.rpartition(": ")[2] for what, _ in verifier.report.wrong] == ["row mine-a is missing"]
 
 
 def test_rows_are_named_by_keys_and_their_beginnings(usbench: Callable[..., Any], store: Store) -> None:

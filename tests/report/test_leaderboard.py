@@ -523,6 +523,16 @@ def test_a_column_pools_the_test_sets_that_every_line_of_the_same_training_sets_
     assert "Transductive" in str(second.title)
 
 
+def test_a_picture_that_cannot_be_drawn_takes_no_table_away(usbench: Any, store: Store, tmp_path: Path) -> None:
+    put(store, "mine", 0, 0.0)
+    board = tmp_path / "board.csv"
+    said = usbench("leaderboard", store.root, "--csv", board, "--ranks", tmp_path / "ranks.txt")
+    assert said.code == 2 and "cannot be written as 'txt'" in said.one_sentence() and not board.exists()
+    said = usbench("leaderboard", store.root, "--csv", board, "--ranks", tmp_path / "ranks.png")
+    assert said.code == 2 and "mean ranks need" in said.err and board.exists()
+    assert "mine" in said.out and f"1 rows in {board}" in said.out
+
+
 def test_two_trainings_are_not_one_row(store: Store) -> None:
     put(store, "mine", 0, 0.0, arena="a/x")
     put(store, "mine", 0, 0.1, arena="b/x", setting="mine-a/x")

@@ -220,7 +220,7 @@ def test_a_published_result_is_named_by_its_archive_and_stands_for_a_store(
     said = usbench("compare", "zz", "zz", "--in", published)
     assert said.code == 2 and f"in {published / ARCHIVE}" in said.one_sentence()
     said = usbench("verify", published, "--rerun", "zz")
-    assert said.code == 2 and f"no row of {published / ARCHIVE}" in said.one_sentence()
+    assert said.code == 2 and f"no row begins so in {published / ARCHIVE}" in said.one_sentence()
     assert usbench("leaderboard", published, "--csv", tmp_path / "board.csv").code == 0
     said = usbench("verify", tmp_path / "board.csv", "--in", published)
     assert said.code == 0 and "all that could be made again is as it was" in said.out

@@ -91,7 +91,7 @@ def board(
     if explain and not folders:
         return
     from usbench.api.stored import of_stores
-    from usbench.report.files import check_place, write_csv, write_markdown
+    from usbench.report.files import check_place
 
     places = {
         "--csv": csv_path, "--md": md_path, "--html": html_path, "--curves": curves_path, "--ranks": ranks_path,
@@ -105,29 +105,38 @@ def board(
 
                 form_of(path)
     result = of_stores(folders)
-    whole, said = result.leaderboard, []
-    for path, write in ((csv_path, write_csv), (md_path, write_markdown)):
-        if path is not None:
+    said: list[str] = []
+    try:
+        _write(result, places, said, images=not no_images)
+    finally:  # last: whoever reads it may go away in the middle
+        result.print(console)
+        for line in said:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _write(result: Any, places: dict[str, Path | None], said: list[str], *, images: bool) -> None:
+    """Every file that was asked for; `said` is what there is then."""
+    from usbench.report.files import write_csv, write_markdown
+
+    whole, stores = result.leaderboard, [result.store, *result.beside]
+    for flag, write in (("--csv", write_csv), ("--md", write_markdown)):
+        if (path := places[flag]) is not None:
             write(whole, path)
             said.append(f"{len(whole)} rows in {path}")
-    stores = [result.store, *result.beside]
-    if html_path is not None:
+    if (page := places["--html"]) is not None:
         from usbench.report.page import page_text, write_page
 
-        write_page(html_path, page_text(result.cells, stores, result.missing, images=not no_images))
-        said.append(f"the page is {html_path}")
-    drawn = ((curves_path, "scores over labels"), (ranks_path, "mean ranks"), (outlines_path, "outlines"))
-    if any(path is not None for path, _ in drawn):
+        write_page(page, page_text(result.cells, stores, result.missing, images=images))
+        said.append(f"the page is {page}")
+    drawn = {"--curves": "scores over labels", "--ranks": "mean ranks", "--outlines": "outlines"}
+    if any(places[flag] is not None for flag in drawn):
         from usbench.report import board_figures
 
         draws = (board_figures.against_labels, board_figures.ranks, board_figures.outlines_of(stores))
-        for (path, what), draw in zip(drawn, draws, strict=True):
-            if path is not None:
+        for (flag, what), draw in zip(drawn.items(), draws, strict=True):
+            if (path := places[flag]) is not None:
                 draw(result.cells, path)
                 said.append(f"{what} in {path}")
-    result.print(console)  # last: whoever reads it may go away in the middle
-    for line in said:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _explain(console: Any) -> None:

@@ -131,7 +131,7 @@ class Pack:
 
     @property
     def skipped(self) -> tuple[int, dict[str, str]]:
-        """How many files the importer left out, and why: the first of them by name."""
+        """How many files, or parts of a table, the importer left out, and why: the first of them by name."""
         try:
             said = json.loads(str(self.attributes.get("skipped", "{}")))
             reasons = {str(name): str(reason) for name, reason in said.get("reasons", {}).items()}

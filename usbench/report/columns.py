@@ -78,7 +78,7 @@ OTHER = {
     "result and stands beside since some papers publish it",
     "chosen": "settings chosen on inner validation, and among how many trials; empty where nothing was",
     "leaks": "training images that are near-duplicates of tested ones, let pass by --allow-leaks; else 0",
-    "key": "identity of the row, whatever its seeds; settings that were chosen have that of the same ones asked for",
+    "key": "identity of the row, whatever its seeds; one that was chosen has that of the same one asked for",
 }
 
 

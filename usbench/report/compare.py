@@ -12,7 +12,7 @@ import numpy as np
 
 from usbench.errors import UsbenchError, listed, unknown
 from usbench.evaluate.statistics import Estimate, crossed_interval, signed_rank
-from usbench.report.cells import Cell, processors_of
+from usbench.report.cells import Cell, processors_of, shared_seeds
 from usbench.report.differences import difference
 from usbench.report.nearest import runs_meant
 from usbench.report.summary import read_summary
@@ -63,7 +63,8 @@ def compare(first: Sequence[Cell], second: Sequence[Cell]) -> list[Comparison]:
     """Each pair that stands in one arena, or would but for its starting weights; else the nearest pair says why."""
     possible = [(a, b) for a in first for b in second if a is not b]
     pairs = [(a, b) for a, b in possible if _standing(a) == _standing(b)]
-    pairs = list({(a.row["setting"], b.row["setting"]): (a, b) for a, b in pairs}.values())  # chosen or asked for
+    pairs.sort(key=lambda pair: (len(shared_seeds(pair)), not pair[0].row.get("chosen")))
+    pairs = list({(a.row["setting"], b.row["setting"]): (a, b) for a, b in pairs}.values())  # the last of each
     pairs = pairs or [(a, b) for a, b in possible if _starts_differ(a, b)]
     if not pairs:
         a, b = max(((a, b) for a in first for b in second), key=lambda pair: _likeness(*pair))

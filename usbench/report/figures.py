@@ -57,14 +57,11 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def overlays(rows: Sequence[tuple[Cell, Cell]], packs: dict[str, Pack], path: Path) -> None:
-    """Best, median and worst lesion image of each test set that has any, at one fraction and the first seed: a row
-    beside its baseline."""
+    """Best, median and worst lesion image of each test set, at one fraction and the first seed: a row beside its
+    baseline."""
     plt = pyplot()
-    pairs = [(cell, other) for cell, other in rows if cell.results[0].scores().lesion.any()]
-    if not pairs:
-        return
-    figure, axes = plt.subplots(len(pairs), 3, figsize=(7.2, 2.65 * len(pairs)), squeeze=False)
-    for line, (cell, other) in enumerate(pairs):
+    figure, axes = plt.subplots(len(rows), 3, figsize=(7.2, 2.65 * len(rows)), squeeze=False)
+    for line, (cell, other) in enumerate(rows):
         pack, metric = packs[cell.row["test_data"]], cell.primary
         scores = cell.results[0].scores()
         lesions = np.flatnonzero(scores.lesion.to_numpy())
@@ -89,9 +86,9 @@ def overlays(rows: Sequence[tuple[Cell, Cell]], packs: dict[str, Pack], path: Pa
             if column == 0:
                 axis.set_ylabel(f"{cell.row['test_data']} ({cell.row['shift']})")
     handles = [plt.Line2D([], [], color=c) for c in (TRUTH, BASE, ROW)]
-    names = ["truth", pairs[0][1].row["loss"], pairs[0][0].row["loss"]]
+    names = ["truth", rows[0][1].row["loss"], rows[0][0].row["loss"]]
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False)
-    figure.suptitle(f"{pairs[0][0].row['label_fraction']:g} % of the labels", fontsize=10)
+    figure.suptitle(f"{rows[0][0].row['label_fraction']:g} % of the labels", fontsize=10)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     save_figure(figure, path)
 

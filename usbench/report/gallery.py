@@ -79,6 +79,8 @@ def groups_of(every: Sequence[Cell]) -> list[Group]:
         digest = str(cell.facts.get("pack") or "")
         key = str(cell.row["test_data"]), digest, json.dumps(scores["name"].tolist())
         group = found.setdefault(key, Group(key[0], digest, scores["name"].to_numpy()))
+        if any(other.row["setting"] == cell.row["setting"] for other, _ in group.rows):
+            continue  # the same trainings, in another table
         values = pd.to_numeric(scores[cell.primary], errors="coerce").to_numpy(float)
         # As the tables do, normal images are left out.
         group.rows.append((cell, np.where(scores.lesion, values, np.nan) if "lesion" in scores else values))

@@ -82,9 +82,9 @@ class Rerun:
         for text in filter(None, (part.strip() for part in wanted.split(","))):
             fitting = [row for row in rows if row.key.startswith(text)]
             if len(fitting) != 1:
-                many = f"{len(fitting)} rows" if fitting else "no row"
+                many = f"{len(fitting)} rows begin" if fitting else "no row begins"
                 raise UsbenchError(
-                    f"--rerun {text}: {many} of {self.store.name} beginning so; give a number of rows, 'all', or keys: "
+                    f"--rerun {text}: {many} so in {self.store.name}; give a number of rows, 'all', or keys: "
                     f"{listed(row.key for row in fitting or rows)}."
                 )
             chosen += fitting

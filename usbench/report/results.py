@@ -170,4 +170,4 @@ def whole(store: Store, folder: Path) -> Result | str:
     try:
         return result_of(store, folder, store.record(folder.name))
     except UsbenchError as error:
-        return f"{folder.name}, which is damaged ({str(error).rpartition(': ')[0] or error})"
+        return f"{folder.name}, which is damaged ({str(error).rpartition(': ')[0] or str(error).rstrip('.')})"

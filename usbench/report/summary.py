@@ -51,13 +51,15 @@ class Summary:
 
     @property
     def outlined(self) -> list[tuple[Cell, Cell]]:
-        """The rows with the fewest labels, each beside its baseline, where both have masks and there are lesions."""
+        """Of the rows that have masks of lesions, as their baselines do, those with the fewest labels; each beside its
+        baseline."""
         every = [cell for cell in self.cells if not cell.corrupted]
         rows = [c for c in every if not c.row["baseline"]] or [c for c in every if c.row["baseline"] == "plain"]
-        least = min((c.row["label_fraction"] for c in rows), default=0)
-        shown = sorted((c for c in rows if c.row["label_fraction"] == least), key=lambda c: c.row["shift"] != "in")
-        pairs = [(cell, cell.base or cell) for cell in shown]
-        return [pair for pair in pairs if all(map(_has_masks, pair)) and _has_lesions(pair[0])]
+        pairs = [(cell, cell.base or cell) for cell in rows]
+        pairs = [pair for pair in pairs if all(map(_has_masks, pair)) and _has_lesions(pair[0])]
+        least = min((cell.row["label_fraction"] for cell, _ in pairs), default=0)
+        shown = [pair for pair in pairs if pair[0].row["label_fraction"] == least]
+        return sorted(shown, key=lambda pair: pair[0].row["shift"] != "in")
 
 
 def _has_masks(cell: Cell) -> bool:
@@ -159,5 +161,6 @@ def draw(summary: Summary, store: Store) -> None:
 def _draw_overlays(summary: Summary) -> None:
     from usbench.report import figures
 
-    packs = {name: Pack(Path(path)) for name, path in summary.run["packs"].items()}
+    tested = {cell.row["test_data"] for cell, _ in summary.outlined}
+    packs = {name: Pack(Path(path)) for name, path in summary.run["packs"].items() if name in tested}
     figures.overlays(summary.outlined, packs, summary.folder / "overlays.png")

@@ -135,7 +135,7 @@ class Upkeep:
         try:
             record = self.store.record(folder.name)
             expected = {n: of for n, of in dict(record.get("files") or {}).items() if not n.endswith(left_out)}
-            if folder.name != f"{record['kind']}-{key_of(record['identity'])}":
+            if folder.name != f"{record.get('kind')}-{key_of(record['identity'])}":
                 return [f"{RECORD}: its key is not that of what it says it is; delete the folder and run again"]
         except (UsbenchError, KeyError, TypeError, ValueError, AttributeError):
             return [f"{RECORD}: it is missing or damaged; delete the folder and run again"]

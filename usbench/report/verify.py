@@ -23,8 +23,8 @@ from usbench.report.results import Result, whole
 from usbench.report.suite import suite_cells
 from usbench.report.summary import read_summary
 from usbench.report.tables import BESIDE, BOARD, stages_of, tables_of
-from usbench.report.written import keys_of, rows_of, suites_of
-from usbench.runs.records import digests_of, seal_of
+from usbench.report.written import TELLING, keys_of, rows_of, suites_of
+from usbench.runs.records import RECORD, digests_of, seal_of
 from usbench.runs.store import Store
 from usbench.spec import key_of
 
@@ -61,10 +61,8 @@ class Verifier:
             try:
                 self.records[folder.name] = dict(store.record(folder.name))
             except (UsbenchError, TypeError, ValueError) as error:
-                there = (folder / "record.json").is_file()
-                self.unreadable[folder.name] = (
-                    str(error).rpartition(": ")[0] or str(error) if there else "it has no record.json"
-                )
+                what = str(error).rpartition(": ")[0] or str(error).rstrip(".")
+                self.unreadable[folder.name] = what if (folder / RECORD).is_file() else f"it has no {RECORD}"
         self.remaker = Remaker(store)
 
     def fed_by(self, stage_id: str) -> list[str]:
@@ -158,13 +156,12 @@ class Verifier:
             self.report.wrong.append((f"{path}: it cannot be read ({error})", []))
             return
         again = [] if made is None else csv_text(made).splitlines()
-        known, alike = set(again), set(_unmeasured(again))
-        wrong = []
-        for line, (text, rest) in enumerate(zip(written, _unmeasured(written), strict=True), 1):
-            if text not in known and rest in alike:
+        wrong = [line for line, text in enumerate(written, 1) if text not in set(again)]
+        if wrong and written[:1] == again[:1]:
+            alike = {_unmeasured(again[0], text) for text in again}
+            for line in [line for line in wrong if _unmeasured(again[0], written[line - 1]) in alike]:
+                wrong.remove(line)
                 self.report.skip(AGAIN)
-            elif text not in known:
-                wrong.append(line)
         if wrong:
             more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
             self.report.wrong.append((f"{path}: line {wrong[0]} is another when made again{more}", []))
@@ -172,11 +169,11 @@ class Verifier:
     def table(self, path: Path, board: pd.DataFrame) -> None:
         """Check a leaderboard against the rows that it should have."""
         try:
-            written = rows_of(path.read_text("utf-8"))
+            written, made = rows_of(path.read_text("utf-8")), rows_of(csv_text(board))
         except (OSError, ValueError, KeyError, csv.Error) as error:
             self.report.wrong.append((f"{path}: it cannot be read as a leaderboard ({error})", []))
             return
-        made, rows = rows_of(csv_text(board)), [row for alike in written.values() for row in alike]
+        rows = [row for alike in written.values() for row in alike]
         self.report.rows += len(rows)
         columns = {name for alike in made.values() for row in alike for name in row}
         if rows and (lacking := sorted(columns - {name for row in rows for name in row})):
@@ -185,14 +182,15 @@ class Verifier:
             if not (alike := made.get(key := row["key"])):
                 self.report.wrong.append((f"{path}: nothing in {self.store.name} makes row {key}", [key]))
                 continue
-            again = next((one for one in alike if one["chosen"] == row.get("chosen")), alike[0])
+            again = next((one for one in alike if all(one.get(n) == row.get(n) for n in TELLING)), alike[0])
+            alike.remove(again)
             apart = [(name, row[name], again[name]) for name in row if name in again and row[name] != again[name]]
             if apart:
                 name, mine, remade = apart[0]
                 more = f", and {len(apart) - 1} more columns" if len(apart) > 1 else ""
                 what = f"{name} is '{mine}' and is '{remade}' when made again{more}"
                 self.report.wrong.append((f"{path}: {what}", [f"{row.get('loss', '')}, key {key}"]))
-        self.report.wrong += [(f"{path}: row {key} is missing", [key]) for key in made if key not in written]
+        self.report.wrong += [(f"{path}: row {key} is missing", [key]) for key, left in made.items() for _ in left]
 
     def csv(self, path: Path) -> Iterator[str]:
         """Check a leaderboard that was written somewhere, and the stages of its rows."""
@@ -219,12 +217,16 @@ class Verifier:
         return [cell for cell in every if cell.row["suite"] in suites]
 
 
-def _unmeasured(lines: list[str]) -> list[tuple[str, ...]]:
-    """The cells of each line of a table, but for what a clock and the memory said."""
-    rows = [next(csv.reader([line]), []) for line in lines]
-    head = rows[0] if rows else []
-    kept = [place for place, name in enumerate(head) if name not in MEASURED]
-    return [tuple(row[place] for place in kept if place < len(row)) for row in rows]
+def _unmeasured(head: str, line: str) -> tuple[str, ...]:
+    """The cells of a table's line, but for numbers that a clock and the memory gave."""
+    try:
+        names, cells = next(csv.reader([head]), []), next(csv.reader([line]), [])
+    except csv.Error:
+        return (line,)
+    if len(names) != len(cells):
+        return (line,)
+    said = zip(names, cells, strict=True)
+    return tuple(cell for name, cell in said if name not in MEASURED or not cell.replace(".", "", 1).isdigit())
 
 
 def row_name(row: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from usbench.errors import UsbenchError
 from usbench.report.results import BY_TEST
 
+TELLING = ("chosen", "suite")  # tells rows of one key apart
+
 
 def rows_of(text: str) -> dict[str, list[dict[str, str]]]:
     """The rows of a leaderboard's CSV by key; what was chosen among trials may stand beside what somebody asked for."""
@@ -16,10 +18,11 @@ def rows_of(text: str) -> dict[str, list[dict[str, str]]]:
     for row in csv.DictReader(io.StringIO(text)):
         if not row["key"]:
             raise ValueError("a row has no key")
+        told = {k: v or "" for k, v in row.items() if k}
         alike = rows.setdefault(row["key"], [])
-        if any(other.get("chosen", "") == (row.get("chosen") or "") for other in alike):
+        if any(all(told.get(name) == other.get(name) for name in TELLING) for other in alike):
             raise ValueError(f"two rows have the key {row['key']}")
-        alike.append({k: v or "" for k, v in row.items() if k})
+        alike.append(told)
     return rows
 
 

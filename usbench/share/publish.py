@@ -24,6 +24,7 @@ import pandas as pd
 from usbench.errors import UsbenchError
 from usbench.report.tables import BESIDE, BOARD, stages_of
 from usbench.report.upkeep import Upkeep
+from usbench.runs.records import RECORD
 from usbench.runs.store import SCHEMA, Store
 from usbench.share.columns import FEW, joined, parted
 from usbench.share.origin import PACKS, bare
@@ -57,7 +58,9 @@ def publish(source: Path, output: Path) -> list[Path]:
             raise UsbenchError(f"{store.root} has no finished stage {stage_id}: run the same command again.")
         if wrong := upkeep.broken(store.folder(stage_id), LEFT_OUT):
             raise UsbenchError(f"{store.folder(stage_id) / wrong[0]}: nothing is published.")
-        made = [path for path in store.folder(stage_id).iterdir() if path.is_file() and path.suffix not in LEFT_OUT]
+        recorded = {RECORD, *store.record(stage_id).get("files", ())}
+        made = [path for path in store.folder(stage_id).iterdir() if path.name in recorded]
+        made = [path for path in made if path.is_file() and path.suffix not in LEFT_OUT]
         members |= {f"stages/{stage_id}/{path.name}": path for path in made}
     output.mkdir(parents=True, exist_ok=True)
     try:
