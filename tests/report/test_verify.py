@@ -143,6 +143,25 @@ def test_a_table_that_lacks_columns_is_found(usbench: Usbench, runs: Path) -> No
     assert said.code == 1 and f"{path}: it lacks the column rank and 1 more" in said.out
 
 
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [({"device_seconds": "1234.5"}, 0), ({"device_seconds": "fast"}, 1), ({"inner": "0.9"}, 1), ({"load": "a,b,c"}, 1)],
+)
+def test_of_a_table_of_trainings_only_seconds_and_memory_may_be_others(
+    change: dict[str, str], wrong: int, runs: Path
+) -> None:
+    path = next(runs.glob("*/trainings.csv"))
+    table = pd.read_csv(path, dtype=str)
+    table.loc[0, list(change)] = list(change.values())
+    table.to_csv(path, index=False)
+    verifier = Verifier(Store(runs))
+    verifier.tables()
+    assert len(verifier.report.wrong) == wrong
+    table.drop(columns="device_seconds").to_csv(path, index=False)
+    (verifier := Verifier(Store(runs))).tables()
+    assert len(verifier.report.wrong) == 1
+
+
 def test_a_half_written_record_is_named_and_left_out_of_the_leaderboard(usbench: Usbench, runs: Path) -> None:
     folder, _ = evaluation(runs)
     (folder / "record.json").write_text('{"row": {')

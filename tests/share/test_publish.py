@@ -155,6 +155,23 @@ def test_a_run_beside_published_tests_draws_what_has_masks_and_is_right(
     assert said.code == 0 and "seconds and memory of a training that was made again" in said.out
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_of_a_stage_what_was_recorded_is_published(
+    sealed: bool, tiny_run: Path, tmp_path: Path, usbench: Usbench
+) -> None:
+    store = shutil.copytree(tiny_run.parent, tmp_path / "store")
+    folder = next(store.glob("stages/evaluate-*"))
+    if sealed:
+        (folder / "stray.csv").write_text("a\n1\n")
+    else:  # as records were before files were named in them
+        record = json.loads((folder / "record.json").read_text())
+        (folder / "record.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("files", "seal")}))
+    assert usbench("publish", store / tiny_run.name, "-o", tmp_path / "out").code == 0
+    unpack_into(tmp_path / "out", again := tmp_path / "again")
+    there = {path.name for path in (again / "stages" / folder.name).iterdir()}
+    assert {"record.json", "scores.csv"} <= there and "stray.csv" not in there
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed", "gone"])
 def test_a_damaged_stage_is_not_published(damage: str, tiny_run: Path, tmp_path: Path, usbench: Usbench) -> None:
     store = shutil.copytree(tiny_run.parent, tmp_path / "store")

@@ -161,6 +161,7 @@ def draw(summary: Summary, store: Store) -> None:
 def _draw_overlays(summary: Summary) -> None:
     from usbench.report import figures
 
-    tested = {cell.row["test_data"] for cell, _ in summary.outlined}
+    rows = summary.outlined
+    tested = {cell.row["test_data"] for cell, _ in rows}
     packs = {name: Pack(Path(path)) for name, path in summary.run["packs"].items() if name in tested}
-    figures.overlays(summary.outlined, packs, summary.folder / "overlays.png")
+    figures.overlays(rows, packs, summary.folder / "overlays.png")

@@ -156,12 +156,14 @@ class Verifier:
             self.report.wrong.append((f"{path}: it cannot be read ({error})", []))
             return
         again = [] if made is None else csv_text(made).splitlines()
-        wrong = [line for line, text in enumerate(written, 1) if text not in set(again)]
+        known = set(again)
+        wrong = [line for line, text in enumerate(written, 1) if text not in known]
         if wrong and written[:1] == again[:1]:
             alike = {_unmeasured(again[0], text) for text in again}
-            for line in [line for line in wrong if _unmeasured(again[0], written[line - 1]) in alike]:
-                wrong.remove(line)
+            other = [line for line in wrong if _unmeasured(again[0], written[line - 1]) not in alike]
+            for _ in range(len(wrong) - len(other)):
                 self.report.skip(AGAIN)
+            wrong = other
         if wrong:
             more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
             self.report.wrong.append((f"{path}: line {wrong[0]} is another when made again{more}", []))
@@ -220,13 +222,10 @@ class Verifier:
 def _unmeasured(head: str, line: str) -> tuple[str, ...]:
     """The cells of a table's line, but for numbers that a clock and the memory gave."""
     try:
-        names, cells = next(csv.reader([head]), []), next(csv.reader([line]), [])
-    except csv.Error:
+        pairs = list(zip(next(csv.reader([head]), []), next(csv.reader([line]), []), strict=True))
+    except (csv.Error, ValueError):
         return (line,)
-    if len(names) != len(cells):
-        return (line,)
-    said = zip(names, cells, strict=True)
-    return tuple(cell for name, cell in said if name not in MEASURED or not cell.replace(".", "", 1).isdigit())
+    return tuple(cell for name, cell in pairs if name not in MEASURED or not cell.replace(".", "", 1).isdigit())
 
 
 def row_name(row: Mapping[str, Any]) -> str:

@@ -58,9 +58,9 @@ def publish(source: Path, output: Path) -> list[Path]:
             raise UsbenchError(f"{store.root} has no finished stage {stage_id}: run the same command again.")
         if wrong := upkeep.broken(store.folder(stage_id), LEFT_OUT):
             raise UsbenchError(f"{store.folder(stage_id) / wrong[0]}: nothing is published.")
-        recorded = {RECORD, *store.record(stage_id).get("files", ())}
-        made = [path for path in store.folder(stage_id).iterdir() if path.name in recorded]
-        made = [path for path in made if path.is_file() and path.suffix not in LEFT_OUT]
+        made = [path for path in store.folder(stage_id).iterdir() if path.is_file() and path.suffix not in LEFT_OUT]
+        if (recorded := store.record(stage_id).get("files")) is not None:  # old records name no files
+            made = [path for path in made if path.name in (RECORD, *recorded)]
         members |= {f"stages/{stage_id}/{path.name}": path for path in made}
     output.mkdir(parents=True, exist_ok=True)
     try:
